@@ -1,0 +1,29 @@
+// swift-tools-version:6.2
+import PackageDescription
+
+// Ratios against the limit of each engine, measured in one run (`make bench`). A package of its own, so that users of
+// the library never resolve it.
+let package = Package(
+    name: "semel-benchmarks",
+    platforms: [.macOS(.v15)],
+    dependencies: [
+        .package(name: "semel", path: ".."),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    ],
+    targets: [
+        .systemLibrary(name: "CSQLiteForBaseline", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
+        .target(name: "CBaseline", dependencies: ["CSQLiteForBaseline"]),
+        .executableTarget(
+            name: "semel-bench",
+            dependencies: [
+                "CBaseline",
+                .product(name: "SemelSQLite", package: "semel"),
+                .product(name: "SemelHummingbird", package: "semel"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ]),
+    ]
+)

@@ -1,0 +1,145 @@
+/// One kind of operation: a policy, and the runtime that keeps it.
+public struct Scene: Sendable {
+    public let operations: Operations
+    public let active: ActivePolicy
+
+    public init(operations: Operations, active: ActivePolicy) {
+        self.operations = operations
+        self.active = active
+    }
+
+    public var policy: Policy { active.policy }
+    /// The level its operations are kept at.
+    public var guarantee: Guarantee { active.assessment.level }
+    public var store: any OperationStore { operations.store }
+}
+
+/// One request to run an operation.
+public struct OperationCall: Sendable {
+    public var id: OperationID
+    public var fingerprint: Fingerprint
+    public var traceID: TraceID?
+    public var parent: OperationReference?
+
+    public init(id: OperationID, fingerprint: Fingerprint, traceID: TraceID? = nil, parent: OperationReference? = nil) {
+        self.id = id
+        self.fingerprint = fingerprint
+        self.traceID = traceID
+        self.parent = parent
+    }
+}
+
+/// What a call for an operation met.
+public enum Beginning: Sendable {
+    /// It is the caller's to run.
+    case run(Attempt)
+    /// An earlier holder was lost: ask the target whether its effect happened, then complete, or proceed and run.
+    case verify(Attempt)
+    /// It ran before; this is its record, with the outcome.
+    case completed(Record)
+    case refused(Refusal)
+}
+
+/// Why an operation may not run now.
+public enum Refusal: Hashable, Sendable {
+    /// Somebody else runs it. Worth asking again after about this long.
+    case inProgress(Duration)
+    /// The key was used with another payload.
+    case mismatch
+    /// Whether it ran is unknown, and must be resolved first.
+    case uncertain(reason: String?)
+    /// It ran, and its outcome is no longer kept.
+    case expired
+    /// The scope holds as many live keys as it may.
+    case tooManyKeys
+    /// Its record is of a form this version does not know.
+    case unreadable(String)
+}
+
+extension Scene {
+    /// Claims an operation, waiting for somebody else's run of it as long as the policy says.
+    ///
+    /// The attempt that is returned is kept alive until it is finished or let go of. Cancelling the task ends the wait;
+    /// a claim that was under way is released by its lease.
+    public func begin(_ call: OperationCall) async throws(StoreError) -> Beginning {
+        let request = claimRequest(for: call)
+        operations.environment.failpoints.pass(.beforeClaim)
+        let result = try await claim(request)
+        operations.environment.failpoints.pass(.afterClaim)
+        guard case .inProgress = result, case .wait(let limit, let waiters) = policy.onConcurrent,
+            operations.waiters.enter(policy.scene, limit: waiters)
+        else { return try await beginning(of: result, request) }
+        defer { operations.waiters.leave(policy.scene) }
+        return try await beginning(of: try await waitAndClaim(request, upTo: limit), request)
+    }
+
+    func claimRequest(for call: OperationCall) -> ClaimRequest {
+        ClaimRequest(
+            id: call.id, fingerprint: call.fingerprint, owner: operations.environment.newOwner(), lease: policy.lease,
+            onLapse: active.assessment.onLapse, policy: active.pinned, mode: policy.mode, retention: policy.retention,
+            liveLimit: policy.liveKeys, traceID: call.traceID, parent: call.parent)
+    }
+
+    /// Repeats a claim until it is answered otherwise than *in progress*, or the time is over. The watch begins before
+    /// the claim is repeated, so no wake-up is lost (H40).
+    private func waitAndClaim(_ request: ClaimRequest, upTo limit: Duration) async throws(StoreError) -> ClaimResult {
+        let environment = operations.environment
+        let deadline = environment.uptime() + limit
+        while true {
+            let observation = store.observe(request.id)
+            let result = try await claim(request)
+            let left = deadline - environment.uptime()
+            guard case .inProgress(let lease) = result, left > .zero, !Task.isCancelled else { return result }
+            // A holder that dies signals nothing: look again when its lease can have lapsed.
+            await environment.firstOf(sleeping: min(left, max(lease, .milliseconds(1)))) { await observation.signalled() }
+        }
+    }
+
+    /// A claim whose answer was lost is said again with the same nonce, and recognises itself (H14).
+    private func claim(_ request: ClaimRequest) async throws(StoreError) -> ClaimResult {
+        do {
+            return try await store.claim(request)
+        } catch where error.code == .indeterminate {
+            return try await store.claim(request)
+        }
+    }
+
+    private func beginning(of result: ClaimResult, _ request: ClaimRequest) async throws(StoreError) -> Beginning {
+        switch result {
+        case .granted(let grant):
+            let attempt = Attempt(self, request.id, grant)
+            if targetMayHaveForgotten(attempt) {
+                _ = try await attempt.suspend(reason: "target-may-have-forgotten")
+                return .refused(.uncertain(reason: "target-may-have-forgotten"))
+            }
+            return grant.kind == .verify ? .verify(attempt) : .run(attempt)
+        case .completed(let record): return .completed(record)
+        case .inProgress(let lease): return .refused(.inProgress(lease))
+        case .mismatch: return .refused(.mismatch)
+        case .expired: return .refused(.expired)
+        case .tooManyKeys: return .refused(.tooManyKeys)
+        case .unreadable(let what): return .refused(.unreadable(what))
+        case .uncertain(let record):
+            // Where the target can be asked, the retry asks it instead of waiting for a resolver.
+            guard active.assessment.onLapse == .verify, let attempt = try await verify(request.id) else {
+                return .refused(.uncertain(reason: record.reason))
+            }
+            return .verify(attempt)
+        }
+    }
+
+    /// Whether a second run comes so late that a target that deduplicates may not know the first one any more (H22).
+    private func targetMayHaveForgotten(_ attempt: Attempt) -> Bool {
+        guard attempt.grant.kind == .reclaimed, case .deduplicates(let keeps) = policy.effect,
+            guarantee == .deduplicatedByTarget
+        else { return false }
+        return attempt.grant.grantedAt - attempt.grant.createdAt >= keeps
+    }
+
+    /// Takes an uncertain or lapsed operation over for asking its target; `nil` when there is nothing to verify.
+    public func verify(_ id: OperationID) async throws(StoreError) -> Attempt? {
+        let owner = operations.environment.newOwner()
+        guard let grant = try await store.verify(id, owner: owner, lease: policy.lease) else { return nil }
+        return Attempt(self, id, grant)
+    }
+}

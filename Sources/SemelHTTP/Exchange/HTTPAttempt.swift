@@ -1,0 +1,245 @@
+internal import HTTPTypes
+internal import NIOCore
+internal import Semel
+
+/// One run of a handler under a claim, from its start to its recorded end.
+struct HTTPAttempt: Sendable {
+    typealias Handler = HTTPScene.Handler
+
+    let http: HTTPScene
+    let attempt: Attempt
+    /// When it was granted, on this process's clock.
+    private let start: Duration
+
+    init(_ http: HTTPScene, _ attempt: Attempt) {
+        self.http = http
+        self.attempt = attempt
+        start = http.environment.uptime()
+    }
+
+    var policy: HTTPPolicy { http.policy }
+    var failpoints: Failpoints { http.environment.failpoints }
+
+    /// Runs the handler in a task of its own: a client that leaves does not stop it (H41). It is cancelled only when the
+    /// attempt ends before it does (superseded, or hung); what it does then must not count any more.
+    func run(_ body: SpooledBody, _ handler: @escaping Handler) async -> HTTPAnswer {
+        let task = detach { await perform(body, handler) }
+        attempt.onEnd { if $0 != .finished { task.cancel() } }
+        return await task.value
+    }
+
+    /// Asks the target whether the effect of a lost holder happened, and runs the handler if it did not.
+    func verifyThenRun(
+        _ body: SpooledBody, _ verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)?, _ handler: @escaping Handler
+    ) async -> HTTPAnswer {
+        await detach {
+            // In `observe` nobody waits and nobody is turned away.
+            guard http.mode == .enforce else { return await proceed(body, handler) }
+            guard let verify else { return await remainUncertain("no-verification") }
+            do { try await http.scene.waitOutFlight(of: attempt) } catch { return await remainUncertain("verification-cancelled") }
+            failpoints.pass(.whileVerifying)
+            switch (try? await verify(attempt)) ?? .unknown {
+            case .applied(let outcome): return await record(verified: outcome ?? .unknownButApplied)
+            case .notApplied: return await proceed(body, handler)
+            case .unknown: return await remainUncertain("verification-unknown")
+            }
+        }.value
+    }
+
+    /// Not `Task.detached`: the handler keeps its caller's task-local values (tracing), and only loses its cancellation.
+    private func detach(_ work: @escaping @Sendable () async -> HTTPAnswer) -> Task<HTTPAnswer, Never> {
+        Task(executorPreference: http.environment.executor) { await work() }
+    }
+
+    // MARK: Running
+
+    private func perform(_ body: SpooledBody, _ handler: Handler) async -> HTTPAnswer {
+        let result: Result<HTTPAnswer, any Error>
+        do {
+            result = .success(try await handler(HTTPRun(body: body, id: attempt.id, attempt: attempt)))
+        } catch {
+            result = .failure(error)
+        }
+        guard Task.isCancelled else { return await settle(result) }
+        // The handler was cancelled; telling the store about it must not be.
+        return await detach { await settle(result) }.value
+    }
+
+    private func settle(_ result: Result<HTTPAnswer, any Error>) async -> HTTPAnswer {
+        switch result {
+        case .success(let answer): await settle(answer)
+        case .failure(let error): await settle(failure: error)
+        }
+    }
+
+    private func proceed(_ body: SpooledBody, _ handler: @escaping Handler) async -> HTTPAnswer {
+        do {
+            guard try await attempt.proceed() == .applied else { return await superseded(instead: nil) }
+        } catch {
+            return unrecorded(nil, error)
+        }
+        return await run(body, handler)
+    }
+
+    /// Decides what an answer means, and makes that durable before it is given to the client.
+    func settle(_ answer: HTTPAnswer) async -> HTTPAnswer {
+        let status = answer.head.status.code
+        // The handler finished the attempt itself, in a transaction of its own.
+        if attempt.end == .finished {
+            http.observer.observe(.recorded(status: status, attempt), scene: http.scene, operation: attempt.id)
+            return http.guaranteed(answer)
+        }
+        // An upgrade, or another interim answer: no outcome can be recorded for what would follow.
+        if status < 200 { return await settle(failure: UpstreamFailure.lost("it answered with status \(status)", timedOut: false)) }
+        if policy.notStarted.contains(status) { return await release(answer) }
+        if status >= 500 {
+            switch http.scene.active.assessment.onError {
+            case .replay: break
+            case .rerun: return await release(answer)
+            case .uncertain: return await suspend("status-\(status)", answer)
+            }
+        }
+        return await record(answer)
+    }
+
+    /// Decides what the lack of an answer means.
+    func settle(failure: any Error) async -> HTTPAnswer {
+        switch failure {
+        case UpstreamFailure.notSent(let why):
+            return await release(problem(.refused(why, attempt.id, isSafeForNewKey: isFirstRun)))
+        case let failure as any NotApplied:
+            return await release(problem(.refused("\(failure)", attempt.id, isSafeForNewKey: isFirstRun)))
+        case UpstreamFailure.lost(let why, let timedOut):
+            let answer = problem(.lost(why, timedOut: timedOut, attempt.id))
+            return http.scene.active.assessment.onLapse == .reclaim ? await release(answer) : await suspend("upstream-lost", answer)
+        default:
+            return await settle(.failed)
+        }
+    }
+
+    private func problem(_ problem: HTTPProblem) -> HTTPAnswer {
+        http.observer.observe(.rejected(problem.code), scene: http.scene, operation: attempt.id)
+        return problem.answer(pages: policy.problemPages)
+    }
+
+    /// Whether no run before this one can have applied anything.
+    private var isFirstRun: Bool { http.absenceIsProof && (attempt.grant.attempt == 1 || attempt.grant.kind == .verify) }
+
+    // MARK: Ends without an outcome
+
+    private func release(_ answer: HTTPAnswer) async -> HTTPAnswer {
+        await end(answer, .released(status: answer.head.status.code, attempt)) { () throws(StoreError) in try await attempt.release() }
+    }
+
+    func suspend(_ reason: String, _ answer: HTTPAnswer) async -> HTTPAnswer {
+        await end(answer, .suspended(reason: reason, attempt)) { () throws(StoreError) in try await attempt.suspend(reason: reason) }
+    }
+
+    /// The answer promises nothing, so it is given even when its end could not be recorded: the record then ends with its lease.
+    private func end(
+        _ answer: HTTPAnswer, _ event: HTTPEvent, _ transition: () async throws(StoreError) -> TransitionResult
+    ) async -> HTTPAnswer {
+        do {
+            guard try await transition() == .applied else { return await superseded(instead: answer) }
+            http.observer.observe(event, scene: http.scene, operation: attempt.id)
+        } catch {
+            endUnrecorded(error)
+        }
+        return http.guaranteed(answer)
+    }
+
+    private func remainUncertain(_ reason: String) async -> HTTPAnswer {
+        await suspend(reason, problem(http.problem(for: .uncertain(reason: reason), attempt.id)))
+    }
+
+    // MARK: Recording
+
+    private func record(_ answer: HTTPAnswer) async -> HTTPAnswer {
+        switch answer.body {
+        case .bytes(let bytes, let trailers) where bytes.readableBytes <= policy.responseLimit && !answer.isEventStream:
+            return await record(answer, bytes, trailers)
+        default:
+            return await ResponseTee(self, answer).answer()
+        }
+    }
+
+    /// Persists the outcome, and only then gives the answer on (R19).
+    func record(_ answer: HTTPAnswer, _ bytes: ByteBuffer, _ trailers: HTTPFields?) async -> HTTPAnswer {
+        failpoints.pass(.afterAnswer)
+        // Not later than the store will have it: the response is kept from when it is recorded.
+        let kept = attempt.grant.grantedAt + (http.environment.uptime() - start) + policy.policy.retention.response
+        do {
+            guard try await complete(Outcome(answer.head, kept: bytes, trailers: trailers, policy: policy)) else {
+                return await superseded(instead: answer)
+            }
+        } catch {
+            return unrecorded(answer, error)
+        }
+        failpoints.pass(.beforeReply)
+        var answer = http.guaranteed(answer)
+        answer.head.headerFields[.idempotencyKeyExpires] = CalendarTime(kept).httpDate
+        return answer
+    }
+
+    private func record(verified outcome: Outcome) async -> HTTPAnswer {
+        do {
+            return try await complete(outcome) ? await whatStands(instead: nil) : await superseded(instead: nil)
+        } catch {
+            return unrecorded(nil, error)
+        }
+    }
+
+    /// Makes the outcome durable; false when the operation is somebody else's now.
+    func complete(_ outcome: Outcome) async throws(StoreError) -> Bool {
+        guard try await attempt.complete(outcome) == .applied else { return false }
+        http.observer.observe(.recorded(status: Int(outcome.status), attempt), scene: http.scene, operation: attempt.id)
+        return true
+    }
+
+    // MARK: Outcomes that did not count
+
+    /// The operation was taken over while this attempt ran: what stands in the record is what counts, not this answer.
+    func superseded(instead answer: HTTPAnswer?) async -> HTTPAnswer {
+        http.observer.observe(.unrecorded(reason: "superseded", attempt), scene: http.scene, operation: attempt.id)
+        return await whatStands(instead: answer)
+    }
+
+    private func whatStands(instead answer: HTTPAnswer?) async -> HTTPAnswer {
+        if http.mode == .observe, let answer { return http.guaranteed(answer) }
+        let record: Record?
+        do {
+            record = try await http.scene.store.record(of: attempt.id)
+        } catch {
+            http.observer.observe(.storeFailed(error), scene: http.scene, operation: attempt.id)
+            return withoutRecord(answer)
+        }
+        switch record?.state {
+        case .completed: return http.replay(record!, attempt.id)
+        case .claimed, .verifying, .streaming: return http.reject(http.problem(for: .inProgress(.zero), attempt.id), attempt.id)
+        case .uncertain, nil: return http.reject(http.problem(for: .uncertain(reason: record?.reason ?? "superseded"), attempt.id), attempt.id)
+        }
+    }
+
+    /// Whether the policy lets answers through without a record.
+    var mayGoUnrecorded: Bool { http.mode == .observe || policy.policy.onStoreFailure == .open }
+
+    /// The handler ran, and that could not be recorded: a success that nobody could replay is not sent, unless the policy
+    /// runs without a store anyway.
+    func unrecorded(_ answer: HTTPAnswer?, _ error: StoreError) -> HTTPAnswer {
+        endUnrecorded(error)
+        return withoutRecord(answer)
+    }
+
+    func endUnrecorded(_ error: StoreError) {
+        http.observer.observe(.storeFailed(error), scene: http.scene, operation: attempt.id)
+        http.observer.observe(.unrecorded(reason: error.code.description, attempt), scene: http.scene, operation: attempt.id)
+    }
+
+    private func withoutRecord(_ answer: HTTPAnswer?) -> HTTPAnswer {
+        if let answer, mayGoUnrecorded { return http.withoutRecord(answer) }
+        return http.reject(
+            HTTPProblem(
+                .outcomeUncertain, status: 503, "The request was run, and what came of it could not be recorded. Repeat it with the same key.",
+                operation: attempt.reference, retryAfter: 1), attempt.id)
+    }
+}

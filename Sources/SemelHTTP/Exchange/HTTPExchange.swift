@@ -1,0 +1,42 @@
+public import HTTPTypes
+public import Semel
+
+/// One request under a policy, and what the surface that received it knows and can do.
+public struct HTTPExchange: Sendable {
+    public var request: HTTPRequest
+    /// The verified identity whose keys these are, for a policy whose scope is a token's claim or the application's word;
+    /// `nil` when it is missing. Never a credential: it must be the same for a retry.
+    public var identity: String?
+    public var traceID: TraceID?
+    public var parent: OperationReference?
+    /// Asked before the key is looked up; an answer is sent instead of everything else, so that nobody sees a replay, or a
+    /// conflict, that is not meant for them (H39, H42).
+    public var authorize: (@Sendable (HTTPRequest) async -> HTTPAnswer?)?
+    /// For an effect that can be asked: whether it happened, and with what outcome where that is known. Called once nothing
+    /// of the last holder can still be under way.
+    public var verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)?
+
+    public init(
+        _ request: HTTPRequest, identity: String? = nil, traceID: TraceID? = nil, parent: OperationReference? = nil,
+        authorize: (@Sendable (HTTPRequest) async -> HTTPAnswer?)? = nil,
+        verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)? = nil
+    ) {
+        self.request = request
+        self.identity = identity
+        self.traceID = traceID
+        self.parent = parent
+        self.authorize = authorize
+        self.verify = verify
+    }
+}
+
+/// What a handler is given to run.
+public struct HTTPRun: Sendable {
+    /// The request's body, as often as it is needed.
+    public let body: SpooledBody
+    /// The operation, where the request has a key: for deriving a key for a target that deduplicates.
+    public let id: OperationID?
+    /// The claim under which the handler runs; `nil` where it runs unprotected (no key, `mode: observe` on a repeated key,
+    /// or `onStoreFailure: open` while the store is down).
+    public let attempt: Attempt?
+}

@@ -1,0 +1,137 @@
+package import Logging
+internal import Semel
+internal import SemelCore
+internal import ServiceLifecycle
+internal import UnixSignals
+
+/// The configuration in force, read again on SIGHUP and when its file changes.
+///
+/// A valid one is handed to the subscribers, in their order; an invalid one changes nothing: each of its mistakes is
+/// logged, and the one before stays. What cannot be changed while running (addresses, the store, the log's destination)
+/// keeps its value, and the log says that a restart is needed.
+package final class ConfigurationSource: Service {
+    package typealias Subscriber = @Sendable (ServerConfiguration) async -> Void
+
+    private struct State {
+        var configuration: ServerConfiguration
+        var subscribers: [Subscriber] = []
+        /// What the file held when it was read last. Its time would not tell two changes within one tick apart.
+        var contents: [UInt8]?
+    }
+
+    private let file: String
+    private let environment: [String: String]
+    private let interval: Duration
+    private let clock: any Clock<Duration>
+    private let logger: Logger
+    private let state: Locked<State>
+
+    /// - Parameters:
+    ///   - initial: what was read from the file before.
+    ///   - interval: how often the file is looked at.
+    package init(
+        file: String, environment: [String: String], initial: ServerConfiguration, logger: Logger, interval: Duration = .seconds(1),
+        clock: any Clock<Duration> = ContinuousClock()
+    ) {
+        self.file = file
+        self.environment = environment
+        self.interval = interval
+        self.clock = clock
+        self.logger = logger
+        state = Locked(State(configuration: initial, contents: try? FileContents.read(file)))
+    }
+
+    /// The last valid configuration.
+    package var current: ServerConfiguration { state.withLock { $0.configuration } }
+
+    /// Calls `subscriber` with each further configuration; the next is not read before it returns.
+    package func subscribe(_ subscriber: @escaping Subscriber) {
+        state.withLock { $0.subscribers.append(subscriber) }
+    }
+
+    /// Watches until a graceful shutdown or cancellation.
+    package func run() async throws {
+        await cancelWhenGracefulShutdown {
+            let (triggers, continuation) = AsyncStream<Bool>.makeStream()
+            // From here on the signal no longer ends the process.
+            let hangups = await UnixSignalsSequence(trapping: .sighup)
+            await withTaskGroup(of: Void.self) { group in
+                group.addTask {
+                    while (try? await self.clock.sleep(for: self.interval)) != nil { continuation.yield(false) }
+                    continuation.finish()
+                }
+                group.addTask {
+                    for await _ in hangups { continuation.yield(true) }
+                }
+                for await isForced in triggers {
+                    if isForced { await self.reload() } else { await self.reloadIfChanged() }
+                }
+                group.cancelAll()
+            }
+        }
+    }
+
+    /// Reads the file again if it does not hold what it held.
+    package func reloadIfChanged() async {
+        guard let contents = try? FileContents.read(file), contents != state.withLock({ $0.contents }) else { return }
+        await reload()
+    }
+
+    /// Reads the file again, and the files it names.
+    package func reload() async {
+        // Taken before the reading: what changes in between is noticed next time.
+        let contents = try? FileContents.read(file)
+        let reading = ConfigurationReader.read(file: file, environment: environment)
+        state.withLock { $0.contents = contents }
+        for warning in reading.warnings { logger.warning("The configuration has a weak spot.", metadata: Self.metadata(warning)) }
+        guard let new = reading.configuration else {
+            for mistake in reading.mistakes { logger.error("The new configuration is not used: it has a mistake.", metadata: Self.metadata(mistake)) }
+            return
+        }
+        let old = current
+        guard new.store.capabilities == old.store.capabilities else {
+            logger.error(
+                "The new configuration is not used: its levels rest on another store than the one that is open.",
+                metadata: ["step": "reload", "reason": .string("store: \(new.store)"), "remedy": "restart to use it"])
+            return
+        }
+        let (merged, kept) = new.keepingFixedParts(of: old)
+        if !kept.isEmpty {
+            logger.warning("A part of the new configuration is used after a restart only.", metadata: ["reason": .string(kept.joined(separator: ", "))])
+        }
+        guard merged != old else { return }
+        let subscribers = state.withLock { state in
+            state.configuration = merged
+            return state.subscribers
+        }
+        for subscriber in subscribers { await subscriber(merged) }
+        logger.notice("The configuration was read again.", metadata: ["step": "reload"])
+    }
+
+    private static func metadata(_ diagnostic: ConfigurationDiagnostic) -> Logger.Metadata {
+        [
+            "step": "reload", "place": .string(diagnostic.place.description), "setting": .string(diagnostic.path), "reason": .string(diagnostic.problem),
+            "remedy": .string(diagnostic.remedy),
+        ]
+    }
+}
+
+extension ServerConfiguration {
+    /// This configuration with those parts of `old` that a running process cannot change, and the names of the parts that
+    /// differ.
+    func keepingFixedParts(of old: ServerConfiguration) -> (ServerConfiguration, kept: [String]) {
+        var merged = self
+        var kept: [String] = []
+        func keep<Value: Equatable>(_ part: WritableKeyPath<ServerConfiguration, Value>, _ name: String) {
+            guard merged[keyPath: part] != old[keyPath: part] else { return }
+            merged[keyPath: part] = old[keyPath: part]
+            kept.append(name)
+        }
+        keep(\.listen, "listen")
+        keep(\.store, "store")
+        keep(\.admin.listen, "admin")
+        keep(\.admin.tls, "admin.tls")
+        keep(\.log, "log")
+        return (merged, kept)
+    }
+}

@@ -1,0 +1,24 @@
+package import SemelCore
+
+/// Where the records are kept.
+package enum StoreLocation: Hashable, Sendable, CustomStringConvertible {
+    case sqlite(path: String)
+    /// Forgets everything when the process ends: the level is `bestEffort` unless the target deduplicates.
+    case memory
+
+    /// What the engine keeps, as far as its kind tells; opening it checks the rest.
+    package var capabilities: StoreCapabilities {
+        switch self {
+        case .sqlite: StoreCapabilities(engine: "sqlite", durability: .durable, isTransactional: true)
+        case .memory: StoreCapabilities(engine: "memory", durability: .forgetful("it lives in the memory of one process"), isTransactional: false)
+        }
+    }
+
+    /// As in the configuration.
+    package var description: String {
+        switch self {
+        case .sqlite(let path): "sqlite:\(path)"
+        case .memory: "memory"
+        }
+    }
+}

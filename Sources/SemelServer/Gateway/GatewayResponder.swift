@@ -1,0 +1,114 @@
+internal import HTTPTypes
+internal import Logging
+internal import NIOCore
+internal import NIOHTTP1
+internal import Semel
+internal import SemelHTTP
+
+/// Answers every request of the data plane: finds its route, and either streams it through or lets the scene's rules decide.
+struct GatewayResponder: Sendable {
+    let table: Locked<RoutingTable>
+    let environment: Environment
+    let logger: Logger
+
+    func respond(to request: InboundRequest, _ writer: ResponseWriter) async throws {
+        // One table for the whole request, whatever a reload does meanwhile.
+        let table = table.withLock { $0 }
+        guard let converted = HTTPRequest(request.head) else { throw RequestRefusal.malformed("The method cannot be forwarded.") }
+        if let page = page(converted) { return try await writer.send(page) }
+        guard request.head.uri != "*" else { return try await writer.send(.noContent, ["allow": "*"], ByteBuffer()) }
+        let route: RoutingTable.Route
+        do {
+            route = try table.route(converted.method, target: request.head.uri)
+        } catch {
+            return try await writer.send(ProblemDocument.ambiguousPath("\(error)").answer)
+        }
+        switch route {
+        case .scene(let scene):
+            if let answer = scene.http.ownAnswer(to: converted) { return try await writer.send(answer) }
+            guard scene.http.covers(converted) else { return try await passThrough(request, to: scene.upstream, table, writer) }
+            try await answer(request, converted, by: scene, table, writer)
+        case .unmatched(let upstream):
+            try await passThrough(request, to: upstream, table, writer)
+        case .none:
+            try await writer.send(ProblemDocument.noRoute.answer)
+        case .ambiguous:
+            try await writer.send(ProblemDocument.ambiguousPath("Encoded slashes or empty segments make the path match two scenes.").answer)
+        }
+    }
+
+    private func page(_ request: HTTPRequest) -> HTTPAnswer? {
+        guard let path = request.path, path.hasPrefix(ProblemPages.prefix) else { return nil }
+        if let answer = ProblemPage.answer(to: request) { return answer }
+        guard request.method == .get || request.method == .head, let page = ProblemPages.page(String(path.dropFirst(ProblemPages.prefix.count)))
+        else { return nil }
+        return HTTPAnswer(
+            HTTPResponse(status: .ok, headerFields: [.contentType: "text/markdown; charset=utf-8", .cacheControl: "public, max-age=3600"]),
+            .bytes(ByteBuffer(string: page)))
+    }
+
+    // MARK: Under a scene
+
+    private func answer(
+        _ request: InboundRequest, _ converted: HTTPRequest, by scene: SceneRoute, _ table: RoutingTable, _ writer: ResponseWriter
+    ) async throws {
+        var fields = forwarded(request, to: scene.upstream, table)
+        let trace = TraceContext.continuing(fields.first(name: "traceparent"), random: environment.random)
+        fields.replaceOrAdd(name: "traceparent", value: trace.traceparent)
+        let claims = await scene.tokens?.claims(of: request.head.headers)
+        var exchange = HTTPExchange(converted, identity: identity(claims, scene), traceID: trace.traceID)
+        if let authorizer = scene.replayAuthorizer {
+            let (head, fields, isValid) = (request.head, fields, claims != nil)
+            exchange.authorize = { _ in await authorizer.refusal(of: head, fields, hasValidToken: isValid) }
+        }
+        if let verifier = scene.verifier { exchange.verify = { try await verifier.verify($0) } }
+        let forwarder = SceneForwarder(route: scene, head: request.head, fields: fields, environment: environment)
+        try await writer.send(scene.http.respond(to: exchange, body: request.body) { try await forwarder.run($0) })
+    }
+
+    private func identity(_ claims: [String: String]?, _ scene: SceneRoute) -> String? {
+        guard case .tokenClaim(let name) = scene.http.policy.scopeSource else { return nil }
+        return claims?[name]
+    }
+
+    // MARK: Untouched
+
+    /// Streams a request through: neither side is read faster than the other takes it.
+    private func passThrough(_ request: InboundRequest, to client: UpstreamClient, _ table: RoutingTable, _ writer: ResponseWriter) async throws {
+        let head = request.head
+        let length = head.headers.first(name: "content-length").flatMap { Int($0) }
+        let isChunked = head.headers.contains(name: "transfer-encoding")
+        let body: UpstreamRequest.Body
+        switch (length, isChunked) {
+        case (nil, false): body = .none
+        case (0?, _): body = .bytes(ByteBuffer())
+        default: body = .stream(length: length) { request.body.makeAsyncIterator() }
+        }
+        do {
+            let response = try await client.send(
+                UpstreamRequest(head.method, client.upstream.basePath + head.uri, headers: forwarded(request, to: client, table), body: body))
+            guard response.status.code >= 200 else { throw UpstreamFailure.lost("it switched protocols", timedOut: false) }
+            try await writer.begin(response.status, ForwardedFields.response(response.headers))
+            let mayHaveBody = writer.mayHaveBody(response.status)
+            let trailers = try await response.forEachPiece { piece in
+                if mayHaveBody { try await writer.write(piece) }
+            }
+            try await writer.finish(trailers)
+        } catch let failure as UpstreamFailure where !writer.hasBegun {
+            try await writer.send(problem(failure).answer(pages: ProblemPages.prefix))
+        }
+    }
+
+    private func problem(_ failure: UpstreamFailure) -> HTTPProblem {
+        switch failure {
+        case .notSent(let why): HTTPProblem(.upstreamRefused, "Nothing was sent to the service: \(why)", isSafeForNewKey: true)
+        case .lost(let why, let timedOut):
+            HTTPProblem(.upstreamLost, status: timedOut ? 504 : 502, "The request was sent and its response was lost: \(why)")
+        }
+    }
+
+    private func forwarded(_ request: InboundRequest, to client: UpstreamClient, _ table: RoutingTable) -> HTTPHeaders {
+        ForwardedFields.request(
+            request.head, peer: request.peer, isTrusted: table.configuration.trusts(request.peer), authority: client.upstream.authority)
+    }
+}

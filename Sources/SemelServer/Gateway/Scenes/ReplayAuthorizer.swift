@@ -1,0 +1,49 @@
+internal import HTTPTypes
+internal import NIOCore
+internal import NIOHTTP1
+internal import SemelHTTP
+
+/// Decides whether whoever sent a request may see what came of it.
+enum ReplayAuthorizer: Sendable {
+    /// Asks a service, with the client's own fields: 2xx allows; its 401 or 403 is passed on; anything else refuses for now.
+    case subrequest(UpstreamClient, String)
+    /// Whoever has a valid token may.
+    case token
+
+    private static let refusalLimit = 64 << 10
+
+    var client: UpstreamClient? {
+        if case .subrequest(let client, _) = self { client } else { nil }
+    }
+
+    /// The answer to send instead; `nil` when the request is allowed.
+    func refusal(of head: HTTPRequestHead, _ fields: HTTPHeaders, hasValidToken: Bool) async -> HTTPAnswer? {
+        switch self {
+        case .token:
+            return hasValidToken ? nil : Self.unauthenticated
+        case .subrequest(let client, let target):
+            var fields = fields
+            fields.replaceOrAdd(name: "Host", value: client.upstream.authority)
+            for name in ["content-type", "content-encoding", "idempotency-key"] { fields.remove(name: name) }
+            fields.replaceOrAdd(name: "X-Forwarded-Method", value: head.method.rawValue)
+            fields.replaceOrAdd(name: "X-Forwarded-Uri", value: head.uri)
+            do {
+                let response = try await client.send(UpstreamRequest(.GET, target, headers: fields))
+                let body = try await response.collect(upTo: Self.refusalLimit)
+                switch response.status.code {
+                case 200..<300: return nil
+                case 401, 403:
+                    var kept = HTTPFields(ForwardedFields.response(response.headers))
+                    kept[.contentLength] = nil
+                    return HTTPAnswer(HTTPResponse(status: .init(code: Int(response.status.code)), headerFields: kept), .bytes(body ?? ByteBuffer()))
+                default: return ProblemDocument.authorizationUnavailable.answer
+                }
+            } catch {
+                return ProblemDocument.authorizationUnavailable.answer
+            }
+        }
+    }
+
+    private static let unauthenticated = HTTPAnswer(
+        HTTPResponse(status: .unauthorized, headerFields: [.wwwAuthenticate: "Bearer", .cacheControl: "no-store"]))
+}

@@ -1,0 +1,74 @@
+internal import Crypto
+internal import HTTPTypes
+internal import NIOCore
+internal import NIOHTTP1
+internal import Semel
+internal import SemelHTTP
+
+/// Runs an operation: sends its request to the scene's upstream, with what the upstream needs in order to deduplicate or
+/// to fence.
+struct SceneForwarder: Sendable {
+    let route: SceneRoute
+    let head: HTTPRequestHead
+    /// The client's fields, ready to go on.
+    let fields: HTTPHeaders
+    let environment: Environment
+
+    func run(_ run: HTTPRun) async throws -> HTTPAnswer {
+        var fields = fields
+        if let id = run.id, let key = route.configuration.downstreamKey { add(key, for: id, to: &fields) }
+        if let fence = route.configuration.effectQuery?.fence?.rawName, let attempt = run.attempt {
+            fields.replaceOrAdd(name: fence, value: attempt.epoch.description)
+        }
+        let failpoints = environment.failpoints
+        let request = UpstreamRequest(
+            head.method, route.configuration.upstream.basePath + head.uri, headers: fields, body: body(run.body),
+            onWritten: { failpoints.pass(.afterSend) })
+        return try await answer(route.upstream.send(request))
+    }
+
+    private func body(_ body: SpooledBody) -> UpstreamRequest.Body {
+        if let bytes = body.bytes {
+            let isNone = bytes.readableBytes == 0 && !head.headers.contains(name: "content-length") && !head.headers.contains(name: "transfer-encoding")
+            return isNone ? .none : .bytes(bytes)
+        }
+        return .stream(length: body.length) { body.makeAsyncIterator() }
+    }
+
+    /// A key for a target that deduplicates: the same for every attempt at the operation.
+    private func add(_ key: DownstreamKey, for id: OperationID, to fields: inout HTTPHeaders) {
+        let text: String
+        switch key.value {
+        case .key:
+            // As the client wrote it, where it is the same field.
+            if fields.contains(name: key.header.rawName) { return }
+            text = id.key.text
+        case .derived(let secret):
+            let operation = Array(OperationReference(id).description.utf8)
+            text = HMAC<SHA256>.authenticationCode(for: operation, using: SymmetricKey(data: secret.bytes))
+                .map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        }
+        // Idempotency-Key is a structured field (RFC 8941); of others nothing is known.
+        fields.replaceOrAdd(name: key.header.rawName, value: key.header == .idempotencyKey ? Self.quoted(text) : text)
+    }
+
+    private static func quoted(_ text: String) -> String {
+        "\"" + text.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"") + "\""
+    }
+
+    private func answer(_ response: UpstreamResponse) async throws -> HTTPAnswer {
+        let headers = ForwardedFields.response(response.headers)
+        let answerHead = HTTPResponse(
+            status: .init(code: Int(response.status.code), reasonPhrase: response.status.reasonPhrase), headerFields: HTTPFields(headers))
+        let length = response.headers.first(name: "content-length").flatMap { Int($0) }
+        let isEmpty = !response.status.mayHaveResponseBody
+        // What will be kept is small: no need to hand it on piece by piece.
+        if isEmpty || (length.map { $0 <= route.http.policy.responseLimit } ?? false) {
+            var whole = ByteBuffer()
+            let trailers = try await response.forEachPiece { whole.writeImmutableBuffer($0) }
+            return HTTPAnswer(answerHead, .bytes(whole, trailers: trailers.map { HTTPFields($0) }))
+        }
+        return HTTPAnswer(
+            answerHead, .stream(length: length) { send in try await response.forEachPiece { try await send($0) }.map { HTTPFields($0) } })
+    }
+}

@@ -1,0 +1,67 @@
+package import Logging
+package import Semel
+package import SemelHTTP
+
+/// Counts and logs what the rules did with requests. The log names operations by reference; the key is added only for
+/// `log.keys: plain`, which the log's handler decides.
+package struct SceneObserver: HTTPObserver {
+    private let metrics: SemelMetrics
+    private let logger: Logger
+
+    package init(metrics: SemelMetrics, logger: Logger) {
+        self.metrics = metrics
+        self.logger = logger
+    }
+
+    package func observe(_ event: HTTPEvent, scene: Scene, operation: OperationID?) {
+        let counted = metrics.scene(scene.policy.scene)
+        func log(_ level: Logger.Level, _ message: Logger.Message, step: String, _ attempt: Attempt? = nil, status: Int? = nil, reason: String? = nil, isDegraded: Bool = false) {
+            guard level >= logger.logLevel else { return }
+            var metadata: Logger.Metadata = ["scene": .string(scene.policy.scene), "step": .string(step)]
+            if let operation {
+                metadata["operation"] = .stringConvertible(OperationReference(operation))
+                metadata["key"] = .string(operation.key.text)
+            }
+            if let attempt {
+                metadata["attempt"] = .stringConvertible(attempt.grant.attempt)
+                metadata["epoch"] = .stringConvertible(attempt.epoch)
+            }
+            if let status { metadata["status"] = .stringConvertible(status) }
+            if let reason { metadata["reason"] = .string(reason) }
+            if isDegraded { metadata["degraded"] = .stringConvertible(true) }
+            logger.log(level: level, message, metadata: metadata)
+        }
+        switch event {
+        case .started(let attempt):
+            counted.started(attempt: attempt.grant.attempt)
+            log(.debug, "An operation starts.", step: "start", attempt)
+        case .recorded(let status, let attempt):
+            counted.ended(.completed)
+            log(.debug, "The outcome is recorded.", step: "complete", attempt, status: status)
+        case .released(let status, let attempt):
+            counted.ended(.released)
+            log(.info, "The key may run again.", step: "release", attempt, status: status)
+        case .suspended(let reason, let attempt):
+            counted.ended(.uncertain)
+            log(.warning, "Nobody knows whether the operation was applied.", step: "suspend", attempt, reason: reason)
+        case .unrecorded(let reason, let attempt):
+            counted.ended(.lost)
+            if attempt.end == .leaseLost { counted.loseLease() }
+            log(.warning, "The end of the operation could not be recorded.", step: "complete", attempt, reason: reason)
+        case .replayed(let status):
+            counted.replay()
+            log(.debug, "A recorded outcome is replayed.", step: "replay", status: status)
+        case .rejected(let code):
+            counted.reject(code.rawValue)
+            log(.info, "A request is refused.", step: "reject", status: code.status, reason: code.rawValue)
+        case .wouldReject(let code):
+            log(.info, "Enforcing would have refused this request.", step: "observe", reason: code.rawValue)
+        case .wouldReplay:
+            log(.info, "Enforcing would have replayed a recorded outcome.", step: "observe")
+        case .degraded(let error):
+            log(.warning, "A request runs unprotected: the store cannot be reached.", step: "claim", reason: error.message, isDegraded: true)
+        case .storeFailed(let error):
+            log(.error, "The store did not answer.", step: "claim", reason: error.message)
+        }
+    }
+}

@@ -1,0 +1,90 @@
+internal import Logging
+internal import Semel
+package import ServiceLifecycle
+
+extension Server {
+    /// What listens and works, in the order of starting.
+    ///
+    /// - Parameter ready: called once both addresses are bound, with the ports that were given.
+    /// - Throws: ``ControlPlaneError`` when the control plane would be unprotected, or ``GatewayError``.
+    package func services(
+        ready: @escaping @Sendable (_ gateway: ListenAddress, _ admin: ListenAddress) -> Void = { _, _ in }
+    ) async throws -> [any Service] {
+        let source = source
+        let gateway = try await Gateway(
+            configuration: configuration, store: store, environment: environment,
+            observer: SceneObserver(metrics: metrics, logger: Logger(label: "semel.gateway")), logger: Logger(label: "semel.gateway"))
+        let controlPlane = try ControlPlane(
+            admin: configuration.admin, claims: configuration.claims, store: store,
+            claimsAPI: ClaimsAPI(store: store, environment: environment, observer: ClaimsMetrics(metrics)),
+            scenes: { source.current.scenes.map { SceneReport($0) } },
+            metrics: { [registry] in registry.exposition() }, environment: environment, logger: Logger(label: "semel.control-plane"))
+        source.subscribe { [logger] configuration in
+            do {
+                try await gateway.update(configuration)
+            } catch {
+                logger.error("The gateway keeps its former scenes.", metadata: ["step": "reload", "reason": "\(error)"])
+            }
+            do throws(ControlPlaneError) {
+                try controlPlane.reload(admin: configuration.admin, claims: configuration.claims)
+            } catch {
+                logger.error("The control plane keeps its former tokens.", metadata: ["step": "reload", "reason": .string(error.description)])
+            }
+        }
+        let uncertain = UncertainCount(store: store, metrics: metrics, environment: environment) {
+            source.current.scenes.map(\.name) + [ClaimsAPI.scene]
+        }
+        let announcement = Announcement { [configuration] in
+            var listen = configuration.listen
+            listen.port = try await gateway.port
+            var admin = configuration.admin.listen
+            admin.port = try await controlPlane.port()
+            ready(listen, admin)
+        }
+        return [controlPlane, gateway, uncertain, announcement]
+    }
+}
+
+/// Says something once, and then waits for the end with the others.
+private struct Announcement: Service {
+    let announce: @Sendable () async throws -> Void
+
+    func run() async throws {
+        // A service that cannot start ends the group by itself, with its own error.
+        guard (try? await announce()) != nil else { return }
+        try? await gracefulShutdown()
+    }
+}
+
+/// Keeps `semel_uncertain{scene}` at what the store holds.
+private struct UncertainCount: Service {
+    static let interval = Duration.seconds(5)
+
+    let store: any OperationStore
+    let metrics: SemelMetrics
+    let environment: Semel.Environment
+    let scenes: @Sendable () -> [String]
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown {
+            while !Task.isCancelled {
+                // While the store cannot be read, the last figure stays.
+                if let counts = try? await count() {
+                    for scene in scenes() { metrics.scene(scene).setUncertain(counts[scene] ?? 0) }
+                }
+                try? await environment.clock.sleep(for: Self.interval)
+            }
+        }
+    }
+
+    private func count() async throws -> [String: Int] {
+        var counts: [String: Int] = [:]
+        var query = OperationQuery(states: [.uncertain], limit: 1000)
+        repeat {
+            let page = try await store.operations(query)
+            for operation in page.operations { counts[operation.scene, default: 0] += 1 }
+            query.cursor = page.cursor
+        } while query.cursor != nil
+        return counts
+    }
+}

@@ -1,0 +1,112 @@
+internal import Foundation
+package import Logging
+internal import Metrics
+package import Semel
+internal import SemelSQLite
+package import ServiceLifecycle
+internal import UnixSignals
+
+/// The running program: configuration, store, and the services that use them.
+package struct Server: Sendable {
+    /// What to do with an SQLite file that is not the one this place last had: a person's decision, for one start.
+    package enum Recovery: String, Sendable, CaseIterable {
+        case refuse, acceptRestored, startNew
+    }
+
+    package let source: ConfigurationSource
+    /// Counts what it is asked.
+    package let store: any OperationStore
+    package let metrics: SemelMetrics
+    package let registry: PrometheusRegistry
+    package let environment: Semel.Environment
+    package let logger: Logger
+    private let close: @Sendable () async -> Void
+
+    package var configuration: ServerConfiguration { source.current }
+
+    /// Reads the configuration, sets up log and metrics, and opens the store. Nothing listens yet.
+    /// - Throws: ``StartupError``.
+    package static func open(
+        file: String, variables: [String: String], recovery: Recovery = .refuse, environment: Semel.Environment = .live
+    ) async throws(StartupError) -> Server {
+        let reading = ConfigurationReader.read(file: file, environment: variables)
+        guard let configuration = reading.configuration else { throw StartupError(reading.mistakes) }
+
+        let writer = LineWriter(configuration.log.destination)
+        let registry = PrometheusRegistry(help: SemelMetrics.descriptions)
+        Bootstrap.once(log: configuration.log, writer: writer, registry: registry)
+        let logger = Logger(label: "semel")
+        for warning in reading.warnings {
+            logger.warning("The configuration has a weak spot.", metadata: [
+                "place": .string(warning.place.description), "setting": .string(warning.path), "reason": .string(warning.problem), "remedy": .string(warning.remedy),
+            ])
+        }
+
+        let metrics = SemelMetrics(factory: registry)
+        let (store, closeStore) = try await openStore(configuration.store, recovery, environment)
+        return Server(
+            source: ConfigurationSource(file: file, environment: variables, initial: configuration, logger: logger, clock: environment.clock),
+            store: MeteredStore(store, metrics: metrics, uptime: environment.uptime), metrics: metrics, registry: registry, environment: environment,
+            logger: logger,
+            close: {
+                await closeStore()
+                writer.flush()
+            })
+    }
+
+    /// Runs the services until SIGTERM or SIGINT, then lets them finish what is in flight, and closes the store last.
+    /// - Parameter services: started in their order and stopped in the opposite one.
+    package func run(_ services: [any Service]) async throws {
+        var group = ServiceGroupConfiguration(
+            services: ([source] + services).map { .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup, failureTerminationBehavior: .gracefullyShutdownGroup) },
+            gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+        // The services keep to the drain time themselves; this is for one that does not.
+        group.maximumGracefulShutdownDuration = configuration.drain + .seconds(5)
+        let result: Result<Void, any Error>
+        do {
+            try await ServiceGroup(configuration: group).run()
+            result = .success(())
+        } catch {
+            result = .failure(error)
+        }
+        await close()
+        try result.get()
+    }
+
+    private static func openStore(
+        _ location: StoreLocation, _ recovery: Recovery, _ environment: Semel.Environment
+    ) async throws(StartupError) -> (any OperationStore, close: @Sendable () async -> Void) {
+        switch location {
+        case .memory: return (MemoryStore(), {})
+        case .sqlite(let path):
+            var configuration = SQLiteStore.Configuration()
+            configuration.recovery =
+                switch recovery {
+                case .refuse: .refuse
+                case .acceptRestored: .acceptRestored
+                case .startNew: .startNew
+                }
+            do {
+                let store = try await SQLiteStore(path: path, configuration: configuration, environment: environment)
+                return (store, { await store.close() })
+            } catch {
+                throw StartupError(opening: location, error)
+            }
+        }
+    }
+}
+
+/// Log and metrics are the process's own, and set up once.
+private enum Bootstrap {
+    private static let isDone = Locked(false)
+
+    static func once(log: LogConfiguration, writer: LineWriter, registry: PrometheusRegistry) {
+        let isFirst = isDone.withLock { isDone in
+            defer { isDone = true }
+            return !isDone
+        }
+        guard isFirst else { return }
+        LoggingSystem.bootstrap { _ in JSONLogHandler(log, writer: writer) }
+        MetricsSystem.bootstrap(registry)
+    }
+}

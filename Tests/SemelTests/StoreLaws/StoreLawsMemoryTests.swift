@@ -1,0 +1,27 @@
+import Semel
+import SemelTesting
+import Testing
+
+@Suite("The memory store")
+struct StoreLawsMemoryTests {
+    private func subject() -> StoreSubject {
+        let clock = ManualStoreClock()
+        return StoreSubject(MemoryStore(clock: clock), clock: clock)
+    }
+
+    @Test("upholds", arguments: StoreLaw.all)
+    func upholds(_ law: StoreLaw) async throws {
+        if case .notApplicable(let missing) = try await law.check(subject()) {
+            try Test.cancel("not applicable: the memory store has no \(missing.map(\.rawValue).sorted().joined(separator: ", "))")
+        }
+    }
+
+    @Test("is excused from no law but those about what outlives it, further connections, and records of newer versions")
+    func isExcused() {
+        let expected: [StoreLaw] = [
+            .unknownStatesFailClosed, .signalsCrossConnections, .claimsCrossConnections, .reopeningKeepsEverything,
+            .epochsSurviveReopening, .auditSurvivesReopening, .reopeningEndsLeases,
+        ]
+        #expect(StoreLaw.notApplicable(to: subject()).map(\.name) == expected.map(\.name))
+    }
+}
