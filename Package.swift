@@ -110,15 +110,17 @@ let package = Package(
 
         tests("SemelCoreTests", ["SemelCore"]),
         tests("SemelTests", ["Semel", "SemelTesting"]),
-        tests("SemelSQLiteTests", ["SemelSQLite", "SemelTesting", "CSQLite", "FaultyDisk", "store-worker"]),
+        // Real processes to start, signal and wait for.
+        .target(name: "ChildProcesses", dependencies: ["Semel"], path: "Tests/Support/ChildProcesses", swiftSettings: settings),
+        tests("SemelSQLiteTests", ["SemelSQLite", "SemelTesting", "CSQLite", "FaultyDisk", "ChildProcesses", "store-worker"]),
         // A process to kill, and a disk to break, for the tests of the embedded store.
         executable("store-worker", ["SemelSQLite"], path: "Tests/Support/StoreWorker"),
         .target(name: "FaultyDisk", dependencies: ["CSQLite"], path: "Tests/Support/FaultyDisk"),
         tests("SemelHTTPTests", ["SemelHTTP", "SemelHummingbird", "SemelTesting", "CZlib", hummingbird, asyncHTTPClient, httpTypes, nioCore, nioPosix, nioHTTP1, logging]),
         // Real processes, killed at named places. They need the executables, which `swift build --build-tests` builds.
-        tests("SemelCrashTests", ["Semel", "semel", "payments", asyncHTTPClient, nioCore, nioHTTP1]),
+        tests("SemelCrashTests", ["ChildProcesses", "Semel", "semel", "payments", asyncHTTPClient, nioCore, nioHTTP1]),
         tests("SemelServerTests", [
-            "SemelServer", "SemelSQLite", "semel", "SemelTesting", asyncHTTPClient, hummingbird, httpTypes, lifecycle, logging, nioCore, nioHTTP1,
+            "SemelServer", "SemelSQLite", "semel", "SemelTesting", "ChildProcesses", asyncHTTPClient, hummingbird, httpTypes, lifecycle, logging, nioCore, nioHTTP1,
             nioPosix,
             .product(name: "HummingbirdCore", package: "hummingbird"),
             .product(name: "NIOSSL", package: "swift-nio-ssl"),
