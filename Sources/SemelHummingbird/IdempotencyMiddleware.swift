@@ -52,7 +52,7 @@ public struct IdempotencyMiddleware<Context: RequestContext>: RouterMiddleware {
         if let answer = scene.ownAnswer(to: request.head) { return Response(answer) }
         guard scene.covers(request.head) else { return try await next(request, context) }
         let exchange = HTTPExchange(
-            request.head, identity: await identity?(request, context), traceID: request.headers[.traceparent].flatMap { TraceContext(traceparent: $0) }?.traceID, verify: verify)
+            request.head, identity: await identity?(request, context), traceID: request.headers.value(of: .traceparent).flatMap { TraceContext(traceparent: $0) }?.traceID, verify: verify)
         let limit = scene.policy.responseLimit
         return try await withoutActuallyEscaping(next) { next in
             // The engine returns only when the handler has, so `next` is never called too late. It must not even be kept

@@ -4,9 +4,20 @@ public import SemelCore
 ///
 /// Everything it knows is gone when the process ends, so levels that rest on the store are `bestEffort` on it.
 public final class MemoryStore: OperationStore {
+    /// What is kept for one key. A class, so that a table that grows moves references and not records.
+    private final class Entry: @unchecked Sendable {
+        // Sendable is unchecked: it is touched only by whoever holds the lock on the state.
+        var scene: String
+        var record: Record
+
+        init(_ scene: String, _ record: Record) {
+            self.scene = scene
+            self.record = record
+        }
+    }
+
     private struct State {
-        var operations: [OperationID: (scene: String, record: Record)] = [:]
-        var references: [OperationReference: OperationID] = [:]
+        var operations: [OperationID: Entry] = [:]
         var live: [Scope: Int] = [:]
         var policies: [PolicyHash: PinnedPolicy] = [:]
         var audit: [AuditEntry] = []
@@ -29,8 +40,9 @@ public final class MemoryStore: OperationStore {
 
         mutating func count(_ scope: Scope, wasLive: Bool, isLive: Bool) {
             guard wasLive != isLive else { return }
-            let count = (live[scope] ?? 0) + (isLive ? 1 : -1)
-            live[scope] = count == 0 ? nil : count
+            guard let place = live.index(forKey: scope) else { return live[scope] = isLive ? 1 : -1 }
+            live.values[place] += isLive ? 1 : -1
+            if live.values[place] == 0 { live.remove(at: place) }
         }
     }
 
@@ -49,12 +61,14 @@ public final class MemoryStore: OperationStore {
         state.withLock { state in
             let now = state.now(on: clock)
             return requests.map { request in
+                let entry = state.operations[request.id]
                 let (result, change) = RecordMachine.claim(
-                    request, on: state.operations[request.id]?.record, at: now,
-                    liveRecords: { state.live[request.id.scope] ?? 0 },
+                    request, on: entry?.record, at: now, liveRecords: { state.live[request.id.scope] ?? 0 },
                     nextEpoch: { state.nextEpoch(after: $0, at: now) })
-                if case .granted = result { state.policies[request.policy.hash] = request.policy }
-                commit(change, to: request.id, scene: request.policy.scene, in: &state)
+                if case .granted = result, state.policies[request.policy.hash] == nil {
+                    state.policies[request.policy.hash] = request.policy
+                }
+                commit(change, to: request.id, entry, scene: request.policy.scene, in: &state)
                 return result
             }
         }
@@ -64,8 +78,9 @@ public final class MemoryStore: OperationStore {
         state.withLock { state in
             let now = state.now(on: clock)
             return transitions.map { transition in
-                let (result, change) = RecordMachine.apply(transition, to: state.operations[transition.id]?.record, at: now)
-                commit(change, to: transition.id, in: &state)
+                let entry = state.operations[transition.id]
+                let (result, change) = RecordMachine.apply(transition, to: entry?.record, at: now)
+                commit(change, to: transition.id, entry, in: &state)
                 return result
             }
         }
@@ -87,10 +102,10 @@ public final class MemoryStore: OperationStore {
     public func verify(_ id: OperationID, owner: Owner, lease: Duration) async throws(StoreError) -> Grant? {
         state.withLock { state in
             let now = state.now(on: clock)
+            let entry = state.operations[id]
             let (grant, change) = RecordMachine.verify(
-                state.operations[id]?.record, owner: owner, lease: lease, at: now,
-                nextEpoch: { state.nextEpoch(after: $0, at: now) })
-            commit(change, to: id, in: &state)
+                entry?.record, owner: owner, lease: lease, at: now, nextEpoch: { state.nextEpoch(after: $0, at: now) })
+            commit(change, to: id, entry, in: &state)
             return grant
         }
     }
@@ -114,7 +129,8 @@ public final class MemoryStore: OperationStore {
     public func operation(_ reference: OperationReference) async throws(StoreError) -> StoredOperation? {
         state.withLock { state in
             let now = state.now(on: clock)
-            return state.references[reference].flatMap { settle($0, at: now, in: &state) }
+            // Looked for among all: a table of references would make every claim dearer for what operators seldom ask.
+            return state.operations.keys.first { OperationReference($0) == reference }.flatMap { settle($0, at: now, in: &state) }
         }
     }
 
@@ -152,12 +168,12 @@ public final class MemoryStore: OperationStore {
             var report = PurgeReport(outcomes: 0, keys: 0)
             for (id, stored) in state.operations where report.outcomes + report.keys < limit {
                 guard let settled = RecordMachine.settled(stored.record, at: now) else {
-                    commit(.remove, to: id, in: &state)
+                    commit(.remove, to: id, stored, in: &state)
                     report.keys += 1
                     continue
                 }
                 if settled.state == .completed, settled.outcome == nil, stored.record.outcome != nil {
-                    state.operations[id]?.record.outcome = nil
+                    stored.record.outcome = nil
                     report.outcomes += 1
                 }
             }
@@ -175,30 +191,35 @@ public final class MemoryStore: OperationStore {
     /// to have lapsed at the same time, whatever the two clocks do, and a listing stays in its order from page to page.
     private func settle(_ id: OperationID, at now: StoreTime, in state: inout State) -> StoredOperation? {
         guard let stored = state.operations[id], let record = RecordMachine.settled(stored.record, at: now) else { return nil }
-        if record.state != stored.record.state { commit(.put(record), to: id, in: &state) }
+        if record.state != stored.record.state { commit(.put(record), to: id, stored, in: &state) }
         return StoredOperation(id: id, scene: stored.scene, record: record)
     }
 
-    private func commit(_ change: RecordMachine.Change, to id: OperationID, scene: String? = nil, in state: inout State) {
-        let before = state.operations[id]
+    /// - Parameter entry: what the key has now.
+    private func commit(
+        _ change: RecordMachine.Change, to id: OperationID, _ entry: Entry?, scene: String? = nil, in state: inout State
+    ) {
+        let wasLive = entry?.record.isLive ?? false
         switch change {
         case .keep:
             return
         case .put(let record):
-            let isNew = record.attempt == 1 && record.state == .claimed && before?.record.epoch != record.epoch
-            state.operations[id] = (isNew ? scene ?? "" : before?.scene ?? scene ?? "", record)
-            state.references[OperationReference(id)] = id
-            state.count(id.scope, wasLive: before?.record.isLive ?? false, isLive: record.isLive)
+            if let entry {
+                if record.attempt == 1, record.state == .claimed, entry.record.epoch != record.epoch { entry.scene = scene ?? "" }
+                entry.record = record
+            } else {
+                state.operations[id] = Entry(scene ?? "", record)
+            }
+            state.count(id.scope, wasLive: wasLive, isLive: record.isLive)
         case .remove:
             state.operations[id] = nil
-            state.references[OperationReference(id)] = nil
-            state.count(id.scope, wasLive: before?.record.isLive ?? false, isLive: false)
+            state.count(id.scope, wasLive: wasLive, isLive: false)
         }
         observations.signal(id)
     }
 
     private func finish(
-        _ id: OperationID, _ before: (scene: String, record: Record)?, _ result: TransitionResult, _ change: RecordMachine.Change,
+        _ id: OperationID, _ before: Entry?, _ result: TransitionResult, _ change: RecordMachine.Change,
         act: OperatorAct, action: String, at now: StoreTime, in state: inout State
     ) -> TransitionResult {
         guard result == .applied, let before else { return result }
@@ -207,7 +228,7 @@ public final class MemoryStore: OperationStore {
                 sequence: Int64(state.audit.count) + 1, time: now.retention, act: act, action: action,
                 operation: OperationReference(id), scene: before.scene,
                 detail: change.auditDetail(before: before.record), following: state.audit.last?.hash ?? AuditEntry.genesisHash))
-        commit(change, to: id, in: &state)
+        commit(change, to: id, before, in: &state)
         return result
     }
 }

@@ -22,7 +22,6 @@ public final class Attempt: Sendable {
     public let scene: Scene
     public let id: OperationID
     public let grant: Grant
-    private let keeping: UInt64
     private let state: Locked<State>
 
     init(_ scene: Scene, _ id: OperationID, _ grant: Grant) {
@@ -30,11 +29,10 @@ public final class Attempt: Sendable {
         self.id = id
         self.grant = grant
         state = Locked(State(lastProgress: scene.operations.environment.uptime()))
-        keeping = scene.operations.keeper.newNumber()
-        scene.operations.keeper.keep(keeping, self)
+        scene.operations.keeper.keep(self)
     }
 
-    deinit { scene.operations.keeper.letGo(keeping) }
+    deinit { scene.operations.keeper.letGo(self) }
 
     public var token: FencingToken { grant.token }
     public var epoch: Epoch { grant.token.epoch }
@@ -138,14 +136,14 @@ public final class Attempt: Sendable {
         guard state.withLock({ !$0.isFinishing && $0.end == nil }) else { return }
         // A lapsed claim that nobody took over is uncertain and still carries our token: its late result counts.
         if let record = try? await scene.store.record(of: id), record.token == token {
-            scene.operations.keeper.letGo(keeping)
+            scene.operations.keeper.letGo(self)
         } else if state.withLock({ !$0.isFinishing }) {
             conclude(.leaseLost)
         }
     }
 
     func conclude(_ end: End) {
-        scene.operations.keeper.letGo(keeping)
+        scene.operations.keeper.letGo(self)
         let handlers = state.withLock { state -> [@Sendable (End) -> Void] in
             guard state.end == nil else { return [] }
             state.end = end

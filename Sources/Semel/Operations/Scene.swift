@@ -1,5 +1,6 @@
 /// One kind of operation: a policy, and the runtime that keeps it.
-public struct Scene: Sendable {
+// A class, because every request passes it on: a copy would count a dozen references, on all threads at once.
+public final class Scene: Sendable {
     public let operations: Operations
     public let active: ActivePolicy
 

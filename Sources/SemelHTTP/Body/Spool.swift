@@ -66,9 +66,10 @@ final class SpoolBudget: Sendable {
     }
 
     /// The part that one body takes; given back when it is let go of.
-    final class Share: Sendable {
+    final class Share: @unchecked Sendable {
+        // Sendable is unchecked: only the one task that takes the body in changes it, before anybody else has it.
         private let budget: SpoolBudget
-        private let taken = Locked(0)
+        private var taken = 0
 
         init(_ budget: SpoolBudget) {
             self.budget = budget
@@ -79,12 +80,9 @@ final class SpoolBudget: Sendable {
         /// Changes the part; false, and unchanged, when there is too little left.
         @discardableResult
         func grow(to bytes: Int) -> Bool {
-            taken.withLock { taken in
-                let more = bytes - taken
-                guard budget.take(more) else { return false }
-                taken = bytes
-                return true
-            }
+            guard budget.take(bytes - taken) else { return false }
+            taken = bytes
+            return true
         }
     }
 

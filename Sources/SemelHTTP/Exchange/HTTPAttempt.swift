@@ -21,7 +21,8 @@ struct HTTPAttempt: Sendable {
     var failpoints: Failpoints { http.environment.failpoints }
 
     /// Runs the handler in a task of its own: a client that leaves does not stop it (H41). It is cancelled only when the
-    /// attempt ends before it does (superseded, or hung); what it does then must not count any more.
+    /// attempt ends before it does (superseded, or hung); what it does then must not count any more. As far as it comes
+    /// without waiting it runs on the caller's thread, and is told of its cancellation when it waits.
     func run(_ body: SpooledBody, _ handler: @escaping Handler) async -> HTTPAnswer {
         let task = detach { await perform(body, handler) }
         attempt.onEnd { if $0 != .finished { task.cancel() } }
@@ -48,7 +49,7 @@ struct HTTPAttempt: Sendable {
 
     /// Not `Task.detached`: the handler keeps its caller's task-local values (tracing), and only loses its cancellation.
     private func detach(_ work: @escaping @Sendable () async -> HTTPAnswer) -> Task<HTTPAnswer, Never> {
-        Task(executorPreference: http.environment.executor) { await work() }
+        http.environment.detachHere(work)
     }
 
     // MARK: Running

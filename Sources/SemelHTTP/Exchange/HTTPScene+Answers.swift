@@ -90,6 +90,8 @@ extension HTTPAnswer {
     static var failed: HTTPAnswer { HTTPAnswer(HTTPResponse(status: .internalServerError)) }
 
     var isEventStream: Bool {
-        head.headerFields[.contentType].map { MediaType.essence(of: $0) == "text/event-stream" } ?? false
+        let eventStream = "text/event-stream"
+        guard let type = head.headerFields.value(of: .contentType), type.utf8.count >= eventStream.utf8.count else { return false }
+        return MediaType.essence(of: type) == eventStream
     }
 }
