@@ -131,12 +131,9 @@ struct CommandTests {
 
     @Test("a control plane that cannot be reached ends with 3")
     func unreachable() async throws {
-        // A port that was bound and given back: nobody listens there.
-        let channel = try await ServerBootstrap(group: .singletonMultiThreadedEventLoopGroup).bind(host: "127.0.0.1", port: 0).get()
-        let port = channel.localAddress?.port ?? 0
-        try await channel.close()
+        let port = try RefusingPort()
         for command in [["ops", "list"], ["audit", "verify"]] {
-            let run = try await Run.all(command + ["--url", "http://127.0.0.1:\(port)"])
+            let run = try await Run.all(command + ["--url", "http://127.0.0.1:\(port.number)"])
             #expect(run.code == 3)
             #expect(run.errors.contains("cannot be reached"))
         }

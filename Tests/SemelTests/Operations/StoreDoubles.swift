@@ -8,6 +8,8 @@ class StoreDouble: OperationStore, @unchecked Sendable {
     let isDown: Bool
     let capabilities: StoreCapabilities
     let claims = Locked(0)
+    /// How many of the next answers to transitions get lost after they took effect.
+    let lostAnswers = Locked(0)
 
     init(_ inner: MemoryStore, _ capabilities: StoreCapabilities, isDown: Bool = false) {
         self.inner = inner
@@ -27,7 +29,13 @@ class StoreDouble: OperationStore, @unchecked Sendable {
 
     func apply(_ transitions: [Transition]) async throws(StoreError) -> [TransitionResult] {
         try check()
-        return try await inner.apply(transitions)
+        let results = try await inner.apply(transitions)
+        let isLost = lostAnswers.withLock { count in
+            defer { count = max(0, count - 1) }
+            return count > 0
+        }
+        if isLost { throw StoreError(.indeterminate, "the answer was lost by the test") }
+        return results
     }
 
     func record(of id: OperationID) async throws(StoreError) -> Record? { try await inner.record(of: id) }
