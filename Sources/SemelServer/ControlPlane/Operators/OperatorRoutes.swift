@@ -132,7 +132,7 @@ struct OperatorRoutes: Sendable {
         guard case .holder(let token) = caller else {
             return OperatorAct(actor: try body.required("actor", named), reason: reason)
         }
-        guard let named, named != token.name else { return OperatorAct(actor: token.name, reason: reason) }
+        guard let named, ExactText(named) != ExactText(token.name) else { return OperatorAct(actor: token.name, reason: reason) }
         return OperatorAct(actor: "\(token.name) (\(named))", reason: reason)
     }
 
