@@ -134,21 +134,23 @@ public final class MemoryStore: OperationStore {
         }
     }
 
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
         state.withLock { state in
             let now = state.now(on: clock)
             let before = state.operations[id]
             let (result, change) = RecordMachine.resolve(
-                resolution, on: before?.record, at: now, nextEpoch: { state.nextEpoch(after: $0, at: now) })
+                resolution, on: before?.record, expecting: epoch, at: now, nextEpoch: { state.nextEpoch(after: $0, at: now) })
             return finish(id, before, result, change, act: act, action: resolution.action, at: now, in: &state)
         }
     }
 
-    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+    public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
         state.withLock { state in
             let now = state.now(on: clock)
             let before = state.operations[id]
-            let (result, change) = RecordMachine.forget(before?.record, at: now)
+            let (result, change) = RecordMachine.forget(before?.record, expecting: epoch, at: now)
             return finish(id, before, result, change, act: act, action: "forget", at: now, in: &state)
         }
     }

@@ -176,10 +176,12 @@ public enum RecordMachine {
     /// owner that was given up changes nothing any more (H61).
     ///
     /// *Superseded* unless the record is uncertain, or lapsed: a decision never overrides somebody at work.
+    /// - Parameter expected: the epoch the decision is about; *superseded* when the record is at another.
     public static func resolve(
-        _ resolution: Resolution, on stored: Record?, at now: StoreTime, nextEpoch: (Epoch) -> Epoch
+        _ resolution: Resolution, on stored: Record?, expecting expected: Epoch? = nil, at now: StoreTime,
+        nextEpoch: (Epoch) -> Epoch
     ) -> (TransitionResult, Change) {
-        guard var record = settled(stored, at: now), record.state != .completed,
+        guard var record = settled(stored, at: now), record.state != .completed, record.isAt(expected),
             record.state == .uncertain || record.leaseUntil <= now.lease
         else { return (.superseded, .keep) }
         switch resolution {
@@ -193,8 +195,11 @@ public enum RecordMachine {
     }
 
     /// An operator's wish to let a finished key run again. *Superseded* while the operation is live: that takes ``resolve``.
-    public static func forget(_ stored: Record?, at now: StoreTime) -> (TransitionResult, Change) {
-        guard let record = settled(stored, at: now), !record.isLive else { return (.superseded, .keep) }
+    /// - Parameter expected: the epoch the decision is about; *superseded* when the record is at another.
+    public static func forget(
+        _ stored: Record?, expecting expected: Epoch? = nil, at now: StoreTime
+    ) -> (TransitionResult, Change) {
+        guard let record = settled(stored, at: now), !record.isLive, record.isAt(expected) else { return (.superseded, .keep) }
         return (.applied, .remove)
     }
 
@@ -218,4 +223,9 @@ public enum RecordMachine {
         public static let lapsed = "lease-lapsed"
         public static let interruptedStream = "stream-interrupted"
     }
+}
+
+extension Record {
+    /// Whether a decision that was made about this epoch, or about none, is about this record.
+    fileprivate func isAt(_ expected: Epoch?) -> Bool { expected == nil || epoch == expected }
 }

@@ -81,7 +81,7 @@ extension HTTPScene {
 }
 
 extension HTTPRequest {
-    var pathWithoutQuery: String { path.map { String($0.prefix { $0 != "?" }) } ?? "" }
+    var pathWithoutQuery: String { path.map { String(decoding: $0.utf8.prefix { $0 != UInt8(ascii: "?") }, as: UTF8.self) } ?? "" }
 
     var isForm: Bool {
         headerFields.value(of: .contentType).map { MediaType.essence(of: $0) == "application/x-www-form-urlencoded" } ?? false
@@ -91,7 +91,7 @@ extension HTTPRequest {
 enum MediaType {
     /// Type and subtype without parameters, in lower case.
     static func essence(of field: String) -> String {
-        field.prefix { $0 != ";" }.trimmingBlanks.lowercased()
+        String(decoding: field.utf8.prefix { $0 != UInt8(ascii: ";") }, as: UTF8.self).trimmingBlanks.lowercased()
     }
 }
 

@@ -1,16 +1,18 @@
 import Semel
 
 extension Engine {
-    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) throws -> TransitionResult {
+    func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) throws -> TransitionResult {
         let stored = try readable(id)
         let (result, change) = RecordMachine.resolve(
-            resolution, on: stored.record, at: now, nextEpoch: nextEpoch(after:))
+            resolution, on: stored.record, expecting: epoch, at: now, nextEpoch: nextEpoch(after:))
         return try finish(id, stored, result, change, act, resolution.action)
     }
 
-    func forget(_ id: OperationID, by act: OperatorAct) throws -> TransitionResult {
+    func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) throws -> TransitionResult {
         let stored = try readable(id)
-        let (result, change) = RecordMachine.forget(stored.record, at: now)
+        let (result, change) = RecordMachine.forget(stored.record, expecting: epoch, at: now)
         return try finish(id, stored, result, change, act, "forget")
     }
 

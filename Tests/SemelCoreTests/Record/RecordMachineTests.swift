@@ -307,6 +307,20 @@ struct RecordMachineTests {
         #expect(RecordMachine.forget(item.record, at: Self.now) == (isFinished ? (.applied, .remove) : (.superseded, .keep)))
     }
 
+    @Test("lets nothing be decided about another epoch than the record's", arguments: cases)
+    func deciding(_ item: Case) {
+        guard let epoch = item.record?.epoch else { return }
+        let other = Epoch(rawValue: epoch.rawValue - 1)
+        let decide = { (expected: Epoch?) in
+            RecordMachine.resolve(
+                .notApplied, on: item.record, expecting: expected, at: Self.now, nextEpoch: { Epoch(rawValue: $0.rawValue + 59) })
+        }
+        #expect(decide(other) == (.superseded, .keep) && decide(epoch) == decide(nil))
+        #expect(RecordMachine.forget(item.record, expecting: other, at: Self.now) == (.superseded, .keep))
+        let forgetting = RecordMachine.forget(item.record, at: Self.now)
+        #expect(RecordMachine.forget(item.record, expecting: epoch, at: Self.now) == forgetting)
+    }
+
     private static func request(by owner: Owner, payload: [UInt8]) -> ClaimRequest {
         ClaimRequest(
             id: .test, fingerprint: Fingerprint(of: payload), owner: owner, lease: .seconds(30), onLapse: .uncertain,

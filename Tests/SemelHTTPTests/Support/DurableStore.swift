@@ -39,10 +39,12 @@ final class DurableStore: OperationStore {
     }
     func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage { try await memory.operations(query) }
     func operation(_ reference: OperationReference) async throws(StoreError) -> StoredOperation? { try await memory.operation(reference) }
-    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await memory.resolve(id, as: resolution, by: act)
+    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await memory.resolve(id, as: resolution, by: act, expecting: epoch)
     }
-    func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult { try await memory.forget(id, by: act) }
+    func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await memory.forget(id, by: act, expecting: epoch)
+    }
     func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] { try await memory.audit(after: sequence, limit: limit) }
     func policy(_ hash: PolicyHash) async throws(StoreError) -> PinnedPolicy? { try await memory.policy(hash) }
     func purge(limit: Int) async throws(StoreError) -> PurgeReport { try await memory.purge(limit: limit) }

@@ -57,7 +57,7 @@ struct DocumentedCommandTests {
         var seen = 0
         for (page, text) in try Self.pages() {
             for line in Self.blocks("", in: text).flatMap({ $0.split(separator: "\n") }) where line.hasPrefix("semel ") {
-                let arguments = Self.words(String(line).replacing("op_…", with: "op_" + String(repeating: "0", count: 32))).dropFirst()
+                let arguments = Self.words(String(line).replacing("op_…", with: "op_" + String(repeating: "0", count: 32)).replacing("…", with: "0")).dropFirst()
                 guard ["ops", "audit"].contains(arguments.first) else { continue }
                 let process = try ChildProcess("semel", Array(arguments), environment: ["SEMEL_URL": "http://127.0.0.1:\(port.number)"], in: folder)
                 #expect(await process.end() == .code(3), "\(page): \(line): \(process.errorOutput)")

@@ -67,6 +67,9 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         MistakeCase("a token without a role", "admin:\n  tokens:\n    - { name: a, token: 0123456789abcdef }\n", line: 3, path: "admin.tokens.a", "no `role`", remedy: "viewer"),
         MistakeCase("an unknown role", "admin:\n  tokens:\n    - { name: a, token: 0123456789abcdef, role: opertor }\n", line: 3, path: "admin.tokens.a.role", "not one of", remedy: "did you mean `operator`?"),
         MistakeCase("a token file that is missing", "admin:\n  tokens:\n    - { name: a, tokenFile: ./no-such-file, role: viewer }\n", line: 3, path: "admin.tokens.a.tokenFile", "cannot read", remedy: "name a file"),
+        MistakeCase(
+            "claims tokens beside an open control plane", "claims:\n  tokens:\n    - { name: a, token: 0123456789abcdef, scopes: [orders] }\n", line: 3,
+            path: "claims.tokens", "everybody on this machine may list, resolve and forget", remedy: "role: operator", isWarning: true),
         MistakeCase("a claims token without scopes", "claims:\n  tokens:\n    - { name: a, token: 0123456789abcdef }\n", line: 3, path: "claims.tokens.a", "no `scopes`", remedy: "scopes"),
         MistakeCase("a certificate without its key", "admin: { listen: 127.0.0.1:1, tls: { certificate: ./none.pem } }\n", line: 1, path: "admin.tls.key", "no `key`", remedy: "key.pem"),
         MistakeCase("a Redis store", "store: redis://127.0.0.1/\n", line: 1, path: "store", "no redis store", remedy: "sqlite:PATH"),

@@ -46,10 +46,12 @@ class StoreDouble: OperationStore, @unchecked Sendable {
     }
     func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage { try await inner.operations(query) }
     func operation(_ reference: OperationReference) async throws(StoreError) -> StoredOperation? { try await inner.operation(reference) }
-    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await inner.resolve(id, as: resolution, by: act)
+    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await inner.resolve(id, as: resolution, by: act, expecting: epoch)
     }
-    func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult { try await inner.forget(id, by: act) }
+    func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await inner.forget(id, by: act, expecting: epoch)
+    }
     func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] { try await inner.audit(after: sequence, limit: limit) }
     func policy(_ hash: PolicyHash) async throws(StoreError) -> PinnedPolicy? { try await inner.policy(hash) }
     func purge(limit: Int) async throws(StoreError) -> PurgeReport { try await inner.purge(limit: limit) }
