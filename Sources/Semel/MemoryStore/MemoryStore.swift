@@ -16,8 +16,25 @@ public final class MemoryStore: OperationStore {
         }
     }
 
+    /// A key of the table, with its hash: looking for one, and making room for more, need not read the bytes of all those it
+    /// meets on the way, which lie all over the memory.
+    private struct Key: Hashable {
+        let id: OperationID
+        private let hash: Int
+
+        init(_ id: OperationID) {
+            self.id = id
+            var hasher = Hasher()
+            hasher.combine(id)
+            hash = hasher.finalize()
+        }
+
+        static func == (left: Key, right: Key) -> Bool { left.hash == right.hash && left.id == right.id }
+        func hash(into hasher: inout Hasher) { hasher.combine(hash) }
+    }
+
     private struct State {
-        var operations: [OperationID: Entry] = [:]
+        var operations: [Key: Entry] = [:]
         var live: [Scope: Int] = [:]
         var policies: [PolicyHash: PinnedPolicy] = [:]
         var audit: [AuditEntry] = []
@@ -61,14 +78,15 @@ public final class MemoryStore: OperationStore {
         state.withLock { state in
             let now = state.now(on: clock)
             return requests.map { request in
-                let entry = state.operations[request.id]
+                let key = Key(request.id)
+                let entry = state.operations[key]
                 let (result, change) = RecordMachine.claim(
                     request, on: entry?.record, at: now, liveRecords: { state.live[request.id.scope] ?? 0 },
                     nextEpoch: { state.nextEpoch(after: $0, at: now) })
                 if case .granted = result, state.policies[request.policy.hash] == nil {
                     state.policies[request.policy.hash] = request.policy
                 }
-                commit(change, to: request.id, entry, scene: request.policy.scene, in: &state)
+                commit(change, to: key, entry, scene: request.policy.scene, in: &state)
                 return result
             }
         }
@@ -78,9 +96,10 @@ public final class MemoryStore: OperationStore {
         state.withLock { state in
             let now = state.now(on: clock)
             return transitions.map { transition in
-                let entry = state.operations[transition.id]
+                let key = Key(transition.id)
+                let entry = state.operations[key]
                 let (result, change) = RecordMachine.apply(transition, to: entry?.record, at: now)
-                commit(change, to: transition.id, entry, in: &state)
+                commit(change, to: key, entry, in: &state)
                 return result
             }
         }
@@ -89,7 +108,7 @@ public final class MemoryStore: OperationStore {
     public func record(of id: OperationID) async throws(StoreError) -> Record? {
         state.withLock { state in
             let now = state.now(on: clock)
-            return settle(id, at: now, in: &state)?.record
+            return settle(Key(id), at: now, in: &state)?.record
         }
     }
 
@@ -102,10 +121,11 @@ public final class MemoryStore: OperationStore {
     public func verify(_ id: OperationID, owner: Owner, lease: Duration) async throws(StoreError) -> Grant? {
         state.withLock { state in
             let now = state.now(on: clock)
-            let entry = state.operations[id]
+            let key = Key(id)
+            let entry = state.operations[key]
             let (grant, change) = RecordMachine.verify(
                 entry?.record, owner: owner, lease: lease, at: now, nextEpoch: { state.nextEpoch(after: $0, at: now) })
-            commit(change, to: id, entry, in: &state)
+            commit(change, to: key, entry, in: &state)
             return grant
         }
     }
@@ -115,8 +135,8 @@ public final class MemoryStore: OperationStore {
     public func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage {
         state.withLock { state in
             let now = state.now(on: clock)
-            var found = state.operations.keys.compactMap { id -> StoredOperation? in
-                guard let operation = settle(id, at: now, in: &state) else { return nil }
+            var found = state.operations.keys.compactMap { key -> StoredOperation? in
+                guard let operation = settle(key, at: now, in: &state) else { return nil }
                 return query.matches(operation, at: now.retention) ? operation : nil
             }
             found.sort { $0.position < $1.position }
@@ -130,7 +150,7 @@ public final class MemoryStore: OperationStore {
         state.withLock { state in
             let now = state.now(on: clock)
             // Looked for among all: a table of references would make every claim dearer for what operators seldom ask.
-            return state.operations.keys.first { OperationReference($0) == reference }.flatMap { settle($0, at: now, in: &state) }
+            return state.operations.keys.first { OperationReference($0.id) == reference }.flatMap { settle($0, at: now, in: &state) }
         }
     }
 
@@ -139,19 +159,21 @@ public final class MemoryStore: OperationStore {
     ) async throws(StoreError) -> TransitionResult {
         state.withLock { state in
             let now = state.now(on: clock)
-            let before = state.operations[id]
+            let key = Key(id)
+            let before = state.operations[key]
             let (result, change) = RecordMachine.resolve(
                 resolution, on: before?.record, expecting: epoch, at: now, nextEpoch: { state.nextEpoch(after: $0, at: now) })
-            return finish(id, before, result, change, act: act, action: resolution.action, at: now, in: &state)
+            return finish(key, before, result, change, act: act, action: resolution.action, at: now, in: &state)
         }
     }
 
     public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
         state.withLock { state in
             let now = state.now(on: clock)
-            let before = state.operations[id]
+            let key = Key(id)
+            let before = state.operations[key]
             let (result, change) = RecordMachine.forget(before?.record, expecting: epoch, at: now)
-            return finish(id, before, result, change, act: act, action: "forget", at: now, in: &state)
+            return finish(key, before, result, change, act: act, action: "forget", at: now, in: &state)
         }
     }
 
@@ -168,9 +190,9 @@ public final class MemoryStore: OperationStore {
         state.withLock { state in
             let now = state.now(on: clock)
             var report = PurgeReport(outcomes: 0, keys: 0)
-            for (id, stored) in state.operations where report.outcomes + report.keys < limit {
+            for (key, stored) in state.operations where report.outcomes + report.keys < limit {
                 guard let settled = RecordMachine.settled(stored.record, at: now) else {
-                    commit(.remove, to: id, stored, in: &state)
+                    commit(.remove, to: key, stored, in: &state)
                     report.keys += 1
                     continue
                 }
@@ -191,15 +213,15 @@ public final class MemoryStore: OperationStore {
 
     /// The operation as it stands now. That a claim lapsed is written down when it is first seen, so that it is always said
     /// to have lapsed at the same time, whatever the two clocks do, and a listing stays in its order from page to page.
-    private func settle(_ id: OperationID, at now: StoreTime, in state: inout State) -> StoredOperation? {
-        guard let stored = state.operations[id], let record = RecordMachine.settled(stored.record, at: now) else { return nil }
-        if record.state != stored.record.state { commit(.put(record), to: id, stored, in: &state) }
-        return StoredOperation(id: id, scene: stored.scene, record: record)
+    private func settle(_ key: Key, at now: StoreTime, in state: inout State) -> StoredOperation? {
+        guard let stored = state.operations[key], let record = RecordMachine.settled(stored.record, at: now) else { return nil }
+        if record.state != stored.record.state { commit(.put(record), to: key, stored, in: &state) }
+        return StoredOperation(id: key.id, scene: stored.scene, record: record)
     }
 
     /// - Parameter entry: what the key has now.
     private func commit(
-        _ change: RecordMachine.Change, to id: OperationID, _ entry: Entry?, scene: String? = nil, in state: inout State
+        _ change: RecordMachine.Change, to key: Key, _ entry: Entry?, scene: String? = nil, in state: inout State
     ) {
         let wasLive = entry?.record.isLive ?? false
         switch change {
@@ -210,27 +232,27 @@ public final class MemoryStore: OperationStore {
                 if record.attempt == 1, record.state == .claimed, entry.record.epoch != record.epoch { entry.scene = scene ?? "" }
                 entry.record = record
             } else {
-                state.operations[id] = Entry(scene ?? "", record)
+                state.operations[key] = Entry(scene ?? "", record)
             }
-            state.count(id.scope, wasLive: wasLive, isLive: record.isLive)
+            state.count(key.id.scope, wasLive: wasLive, isLive: record.isLive)
         case .remove:
-            state.operations[id] = nil
-            state.count(id.scope, wasLive: wasLive, isLive: false)
+            state.operations[key] = nil
+            state.count(key.id.scope, wasLive: wasLive, isLive: false)
         }
-        observations.signal(id)
+        observations.signal(key.id)
     }
 
     private func finish(
-        _ id: OperationID, _ before: Entry?, _ result: TransitionResult, _ change: RecordMachine.Change,
+        _ key: Key, _ before: Entry?, _ result: TransitionResult, _ change: RecordMachine.Change,
         act: OperatorAct, action: String, at now: StoreTime, in state: inout State
     ) -> TransitionResult {
         guard result == .applied, let before else { return result }
         state.audit.append(
             AuditEntry(
                 sequence: Int64(state.audit.count) + 1, time: now.retention, act: act, action: action,
-                operation: OperationReference(id), scene: before.scene,
+                operation: OperationReference(key.id), scene: before.scene,
                 detail: change.auditDetail(before: before.record), following: state.audit.last?.hash ?? AuditEntry.genesisHash))
-        commit(change, to: id, before, in: &state)
+        commit(change, to: key, before, in: &state)
         return result
     }
 }
