@@ -2,7 +2,8 @@ public import SemelCore
 
 /// Keeps records in this process's memory: for tests, and for effects whose target deduplicates by itself.
 ///
-/// Everything it knows is gone when the process ends, so levels that rest on the store are `bestEffort` on it.
+/// Everything it knows is gone when the process ends, so levels that rest on the store are `bestEffort` on it. What has
+/// outlived its retentions is let go of as new claims come in, two for each.
 public final class MemoryStore: OperationStore {
     /// What is kept for one key. A class, so that a table that grows moves references and not records.
     private final class Entry: @unchecked Sendable {
@@ -40,6 +41,7 @@ public final class MemoryStore: OperationStore {
         var audit: [AuditEntry] = []
         var lastEpoch = Epoch.zero
         var latest = Timestamp.distantPast
+        var due = DueQueue<Key>()
 
         /// The time, as the lock's holders see it: a wall clock that is set back stands until it has caught up, so nothing
         /// that has expired comes back (H9).
@@ -66,12 +68,15 @@ public final class MemoryStore: OperationStore {
     private let state = Locked(State())
     private let observations = ObservationRegistry()
     private let clock: any StoreClock
+    private let purgesByItself: Bool
 
     public let capabilities = StoreCapabilities(
         engine: "memory", durability: .forgetful("it lives in the memory of one process"), isTransactional: false)
 
-    public init(clock: any StoreClock = SystemStoreClock()) {
+    /// - Parameter purgesByItself: `false` leaves that to ``purge(limit:)``.
+    public init(clock: any StoreClock = SystemStoreClock(), purgesByItself: Bool = true) {
         self.clock = clock
+        self.purgesByItself = purgesByItself
     }
 
     public func claim(_ requests: [ClaimRequest]) async throws(StoreError) -> [ClaimResult] {
@@ -87,6 +92,7 @@ public final class MemoryStore: OperationStore {
                     state.policies[request.policy.hash] = request.policy
                 }
                 commit(change, to: key, entry, scene: request.policy.scene, in: &state)
+                if purgesByItself { _ = purge(limit: 2, at: now, in: &state) }
                 return result
             }
         }
@@ -189,20 +195,27 @@ public final class MemoryStore: OperationStore {
     public func purge(limit: Int) async throws(StoreError) -> PurgeReport {
         state.withLock { state in
             let now = state.now(on: clock)
-            var report = PurgeReport(outcomes: 0, keys: 0)
-            for (key, stored) in state.operations where report.outcomes + report.keys < limit {
-                guard let settled = RecordMachine.settled(stored.record, at: now) else {
-                    commit(.remove, to: key, stored, in: &state)
-                    report.keys += 1
-                    continue
-                }
-                if settled.state == .completed, settled.outcome == nil, stored.record.outcome != nil {
-                    stored.record.outcome = nil
-                    report.outcomes += 1
-                }
-            }
-            return report
+            return purge(limit: limit, at: now, in: &state)
         }
+    }
+
+    private func purge(limit: Int, at now: StoreTime, in state: inout State) -> PurgeReport {
+        var report = PurgeReport(outcomes: 0, keys: 0)
+        while report.outcomes + report.keys < limit, let key = state.due.next(at: now.retention) {
+            // It may have been forgotten and claimed anew since; then its own completion says when it is due.
+            guard let stored = state.operations[key], stored.record.state == .completed else { continue }
+            guard let settled = RecordMachine.settled(stored.record, at: now) else {
+                commit(.remove, to: key, stored, in: &state)
+                report.keys += 1
+                continue
+            }
+            if settled.outcome == nil, stored.record.outcome != nil {
+                stored.record.outcome = nil
+                report.outcomes += 1
+                state.due.insert(key, at: settled.keyUntil)
+            }
+        }
+        return report
     }
 
     public func health() async -> StoreHealth {
@@ -235,6 +248,7 @@ public final class MemoryStore: OperationStore {
                 state.operations[key] = Entry(scene ?? "", record)
             }
             state.count(key.id.scope, wasLive: wasLive, isLive: record.isLive)
+            if record.state == .completed { state.due.insert(key, at: min(record.responseUntil, record.keyUntil)) }
         case .remove:
             state.operations[key] = nil
             state.count(key.id.scope, wasLive: wasLive, isLive: false)
