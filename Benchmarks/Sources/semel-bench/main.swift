@@ -17,8 +17,13 @@ if let unknown = wanted.first(where: { name in !suites.contains { $0.name == nam
 var isMet = true
 for suite in suites where wanted.isEmpty || wanted.contains(suite.name) {
     print("== \(suite.name)")
-    let report = try await suite.run()
-    isMet = report.isMet && isMet
+    do {
+        let report = try await suite.run()
+        isMet = report.isMet && isMet
+    } catch {
+        print("   FAILED \(error)")
+        isMet = false
+    }
 }
 print(isMet ? "Every required figure is met." : "At least one required figure is missed.")
 exit(isMet ? 0 : 1)
