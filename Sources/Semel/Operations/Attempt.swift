@@ -22,6 +22,7 @@ public final class Attempt: Sendable {
     public let scene: Scene
     public let id: OperationID
     public let grant: Grant
+    private let start: Duration
     private let keeping: UInt64
     private let state: Locked<State>
 
@@ -29,7 +30,8 @@ public final class Attempt: Sendable {
         self.scene = scene
         self.id = id
         self.grant = grant
-        state = Locked(State(lastProgress: scene.operations.environment.uptime()))
+        start = scene.operations.environment.uptime()
+        state = Locked(State(lastProgress: start))
         keeping = scene.operations.keeper.newNumber()
         scene.operations.keeper.keep(keeping, self)
     }
@@ -39,6 +41,8 @@ public final class Attempt: Sendable {
     public var token: FencingToken { grant.token }
     public var epoch: Epoch { grant.token.epoch }
     public var reference: OperationReference { OperationReference(id) }
+    /// How long ago it was granted, on this process's clock.
+    public var age: Duration { scene.operations.environment.uptime() - start }
     /// How it ended, or `nil` while it is held.
     public var end: End? { state.withLock { $0.end } }
 

@@ -18,7 +18,7 @@ private struct Run {
 
     static func all(_ arguments: [String], environment: [String: String] = [:]) async throws -> Run {
         let process = Process()
-        process.executableURL = try program()
+        process.executableURL = try semelProgram()
         process.arguments = arguments
         process.environment = ["PATH": "/usr/bin:/bin"].merging(environment) { $1 }
         let files = FileManager.default.temporaryDirectory.appendingPathComponent("semel-\(UUID().uuidString)")
@@ -34,17 +34,6 @@ private struct Run {
             do { try process.run() } catch { continuation.resume(throwing: error) }
         }
         return Run(code: code, output: try String(contentsOf: output, encoding: .utf8), errors: try String(contentsOf: errors, encoding: .utf8))
-    }
-
-    /// Beside the test bundle.
-    private static func program() throws -> URL {
-        var folder = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent()
-        for _ in 0..<4 {
-            let program = folder.appendingPathComponent("semel")
-            if FileManager.default.isExecutableFile(atPath: program.path) { return program }
-            folder.deleteLastPathComponent()
-        }
-        throw CocoaError(.fileNoSuchFile, userInfo: [NSLocalizedDescriptionKey: "semel is not built; run `swift build --build-tests` first"])
     }
 }
 
