@@ -15,14 +15,17 @@ struct StoreWatch: Service {
     func run() async throws {
         await cancelWhenGracefulShutdown {
             while !Task.isCancelled {
-                metrics.setDegraded(!(await store.health().isReady), component: "store")
-                // While the store cannot be read, the last figure stays.
-                if let counts = try? await count() {
-                    for scene in scenes() { metrics.scene(scene).setUncertain(counts[scene] ?? 0) }
-                }
+                await look()
                 try? await environment.clock.sleep(for: Self.interval)
             }
         }
+    }
+
+    func look() async {
+        metrics.setDegraded(!(await store.health().isReady), component: "store")
+        // While the store cannot be read, the last figure stays.
+        guard let counts = try? await count() else { return }
+        for scene in scenes() { metrics.scene(scene).setUncertain(counts[scene] ?? 0) }
     }
 
     private func count() async throws -> [String: Int] {
