@@ -68,7 +68,8 @@ struct HousekeepingTests {
             for index in 0..<20 { try await store.finish(key("\(round)-\(index)"), retention: short) }
             clock.advance(by: .seconds(400))
         }
-        #expect(try await count("semel_completed", store) + count("semel_tombstone", store) <= 100, "of 600 keys those are gone that were due")
+        #expect(
+            try await count("semel_completed", store) + count("semel_tombstone", store) <= 100, "of 600 keys those are gone that were due")
         await store.close()
     }
 
@@ -90,7 +91,9 @@ struct HousekeepingTests {
         let store = try await open(purges: false, keysPerSegment: 64)
         for index in 0..<320 {
             let stays = index == 100
-            try await store.finish(key("key-\(index)"), with: "\(index)", retention: stays ? Retention(response: .seconds(864_000), key: .seconds(864_000)) : Self.retention)
+            try await store.finish(
+                key("key-\(index)"), with: "\(index)",
+                retention: stays ? Retention(response: .seconds(864_000), key: .seconds(864_000)) : Self.retention)
         }
         try await eventually("full tables are sealed") { try await count("semel_segment", store) >= 4 }
         #expect(try await count("semel_piece", store) == 128 * (try await count("semel_segment", store)))
@@ -122,7 +125,8 @@ struct HousekeepingTests {
     @Test(
         "the file itself refuses to change, remove or replace a line of the audit log",
         arguments: [
-            "UPDATE semel_audit SET actor = 'mallory'", "UPDATE semel_audit SET detail = detail WHERE sequence = 1", "DELETE FROM semel_audit",
+            "UPDATE semel_audit SET actor = 'mallory'", "UPDATE semel_audit SET detail = detail WHERE sequence = 1",
+            "DELETE FROM semel_audit",
             "DELETE FROM semel_audit WHERE sequence = 2",
             "INSERT OR REPLACE INTO semel_audit SELECT sequence, time, 'mallory', reason, action, operation, scene, detail, previous, hash FROM semel_audit WHERE sequence = 1",
             "REPLACE INTO semel_audit SELECT * FROM semel_audit",
@@ -153,7 +157,8 @@ struct HousekeepingTests {
     func batches() async throws {
         let factory = CountingFactory()
         let store = try await SQLiteStore(
-            path: folder.database, configuration: .init(reserve: 1 << 20, metrics: SemelMetrics(factory: factory).store("sqlite")), clock: clock)
+            path: folder.database, configuration: .init(reserve: 1 << 20, metrics: SemelMetrics(factory: factory).store("sqlite")),
+            clock: clock)
         let ids = (0..<30).map { key("key-\($0)") }
         _ = try await store.claim(ids.map { request($0) })
         #expect(factory.values == [30])

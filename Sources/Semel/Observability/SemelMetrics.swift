@@ -51,6 +51,11 @@ public final class SemelMetrics: Sendable {
         meter.set(isDegraded ? 1 : 0)
     }
 
+    /// `semel_telemetry_dropped_total{reason}`
+    package func droppedSpans(_ reason: String) -> Counter {
+        Counter(label: "semel_telemetry_dropped_total", dimensions: [("reason", reason)], factory: factory)
+    }
+
     /// What each metric is, for backends that tell.
     public static let descriptions = [
         "semel_claims_total": "Claims by what they were answered.",

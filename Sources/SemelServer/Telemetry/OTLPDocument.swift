@@ -6,14 +6,22 @@ enum OTLPDocument {
     typealias Attributes = [(name: String, value: String)]
 
     static func traces(_ spans: [OperationSpan], resource: Attributes) -> JSONValue {
-        ["resourceSpans": [["resource": ["attributes": attributes(resource)], "scopeSpans": [["scope": scope, "spans": .array(spans.map(span))]]]]]
+        [
+            "resourceSpans": [
+                ["resource": ["attributes": attributes(resource)], "scopeSpans": [["scope": scope, "spans": .array(spans.map(span))]]]
+            ]
+        ]
     }
 
     /// - Parameters:
     ///   - start: since when counts are counted, and `now`, in nanoseconds since 1970.
     static func metrics(_ metrics: [PrometheusRegistry.Snapshot], from start: UInt64, to now: UInt64, resource: Attributes) -> JSONValue {
         let documents = metrics.map { metric($0, start, now) }
-        return ["resourceMetrics": [["resource": ["attributes": attributes(resource)], "scopeMetrics": [["scope": scope, "metrics": .array(documents)]]]]]
+        return [
+            "resourceMetrics": [
+                ["resource": ["attributes": attributes(resource)], "scopeMetrics": [["scope": scope, "metrics": .array(documents)]]]
+            ]
+        ]
     }
 
     private static let scope: JSONValue = ["name": "semel", "version": .string(Version.number)]

@@ -23,7 +23,8 @@ struct TelemetryConfiguration: Sendable {
         func number(_ name: String, in range: ClosedRange<Int>) throws(StartupError) -> Int? {
             guard let text = value(name) else { return nil }
             guard let number = Int(text), range.contains(number) else {
-                throw refuse(name, "`\(text)` is not a whole number from \(range.lowerBound) to \(range.upperBound)", "correct it, or unset it")
+                throw refuse(
+                    name, "`\(text)` is not a whole number from \(range.lowerBound) to \(range.upperBound)", "correct it, or unset it")
             }
             return number
         }
@@ -33,7 +34,9 @@ struct TelemetryConfiguration: Sendable {
                 let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
                 let texts = parts.compactMap { $0.trimmingCharacters(in: .whitespaces).removingPercentEncoding }
                 // The value may be a credential: it is not shown.
-                guard texts.count == 2, !texts[0].isEmpty else { throw refuse(name, "it is not a list of NAME=VALUE with commas between", "correct it, or unset it") }
+                guard texts.count == 2, !texts[0].isEmpty else {
+                    throw refuse(name, "it is not a list of NAME=VALUE with commas between", "correct it, or unset it")
+                }
                 pairs.append((texts[0], texts[1]))
             }
             return pairs
@@ -41,7 +44,9 @@ struct TelemetryConfiguration: Sendable {
         func url(_ name: String) throws(StartupError) -> String? {
             guard let text = value(name) else { return nil }
             guard let url = URL(string: text), url.scheme == "http" || url.scheme == "https", url.host?.isEmpty == false else {
-                throw refuse(name, "`\(text)` is not an http or https URL", "write the collector's address for OTLP over HTTP, such as http://127.0.0.1:4318")
+                throw refuse(
+                    name, "`\(text)` is not an http or https URL",
+                    "write the collector's address for OTLP over HTTP, such as http://127.0.0.1:4318")
             }
             return text
         }
@@ -60,7 +65,8 @@ struct TelemetryConfiguration: Sendable {
         guard traces != nil || metrics != nil else { return nil }
         // What a collector takes over HTTP it takes as JSON too (OTLP 1, OTLP/HTTP); gRPC is another protocol on another port.
         if let text = value("EXPORTER_OTLP_PROTOCOL"), text != "http/json", text != "http/protobuf" {
-            throw refuse("EXPORTER_OTLP_PROTOCOL", "`\(text)` is not spoken here", "use http/json, and the collector's port for OTLP over HTTP")
+            throw refuse(
+                "EXPORTER_OTLP_PROTOCOL", "`\(text)` is not spoken here", "use http/json, and the collector's port for OTLP over HTTP")
         }
         headers = try pairs("EXPORTER_OTLP_HEADERS")
         resource = try pairs("RESOURCE_ATTRIBUTES")

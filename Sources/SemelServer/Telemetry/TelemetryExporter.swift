@@ -44,11 +44,8 @@ package final class TelemetryExporter: Service {
         self.metrics = metrics
         self.environment = environment
         self.logger = logger
-        let dropped = { (reason: String) in
-            Counter(label: "semel_telemetry_dropped_total", dimensions: [("reason", reason)], factory: registry)
-        }
-        refused = dropped("refused")
-        spans = SpanQueue(limit: configuration.queueLimit, batch: configuration.batch, dropped: dropped("queue-full"))
+        refused = metrics.droppedSpans("refused")
+        spans = SpanQueue(limit: configuration.queueLimit, batch: configuration.batch, dropped: metrics.droppedSpans("queue-full"))
         client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: .init(redirectConfiguration: .disallow))
         metrics.setDegraded(false, component: "telemetry")
     }
@@ -172,7 +169,9 @@ package final class TelemetryExporter: Service {
                 "The OpenTelemetry collector does not take what is sent; requests are not affected.",
                 metadata: ["reason": .string("\(signal.rawValue): \(failure)"), "step": "telemetry"])
         } else {
-            logger.info("The OpenTelemetry collector takes what is sent again.", metadata: ["reason": .string(signal.rawValue), "step": "telemetry"])
+            logger.info(
+                "The OpenTelemetry collector takes what is sent again.",
+                metadata: ["reason": .string(signal.rawValue), "step": "telemetry"])
         }
     }
 

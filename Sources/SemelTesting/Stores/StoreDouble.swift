@@ -31,7 +31,10 @@ public final class StoreDouble: OperationStore {
     private let claimCount = Locked(0)
 
     /// - Parameter capabilities: in place of the inner store's own.
-    public init(_ inner: any OperationStore = MemoryStore(), saying capabilities: StoreCapabilities? = nil, _ change: (inout Behaviour) -> Void = { _ in }) {
+    public init(
+        _ inner: any OperationStore = MemoryStore(), saying capabilities: StoreCapabilities? = nil,
+        _ change: (inout Behaviour) -> Void = { _ in }
+    ) {
         self.inner = inner
         self.capabilities = capabilities ?? inner.capabilities
         var initial = Behaviour()
@@ -102,7 +105,9 @@ public final class StoreDouble: OperationStore {
 
     public func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage { try await inner.operations(query) }
 
-    public func operation(_ reference: OperationReference) async throws(StoreError) -> StoredOperation? { try await inner.operation(reference) }
+    public func operation(_ reference: OperationReference) async throws(StoreError) -> StoredOperation? {
+        try await inner.operation(reference)
+    }
 
     public func resolve(
         _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?

@@ -13,7 +13,9 @@ struct DegradationTests {
     private let registry = PrometheusRegistry()
     private var metrics: SemelMetrics { SemelMetrics(factory: registry) }
 
-    private func degraded() -> [String] { registry.exposition().split(separator: "\n").map(String.init).filter { $0.hasPrefix("semel_degraded") } }
+    private func degraded() -> [String] {
+        registry.exposition().split(separator: "\n").map(String.init).filter { $0.hasPrefix("semel_degraded") }
+    }
 
     @Test("follows the store's own word, and the figures of before stay while it cannot be read")
     func health() async throws {
@@ -29,7 +31,9 @@ struct DegradationTests {
         #expect(degraded() == [#"semel_degraded{component="store"} 0"#])
     }
 
-    @Test("is told at once by a request that met a store which does not answer, whether it ran or not", arguments: [StoreFailureRule.open, .closed])
+    @Test(
+        "is told at once by a request that met a store which does not answer, whether it ran or not",
+        arguments: [StoreFailureRule.open, .closed])
     func requests(rule: StoreFailureRule) async throws {
         let store = StoreDouble.durable(MemoryStore()) { $0.claim = StoreError(.unavailable, "gone") }
         let observer = SceneObserver(metrics: metrics, logger: Logger(label: "quiet") { _ in SwiftLogNoOpLogHandler() })

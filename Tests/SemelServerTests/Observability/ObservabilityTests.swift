@@ -57,7 +57,8 @@ struct ObservabilityTests {
 
             // One that runs while the rest is looked at, and is lost with the process.
             let hanging = Task { try await server.pay("/refund/hang", key: "visible-key-5", [("X-Hang", "1")]) }
-            try await eventually({ try await server.metrics()[#"semel_in_progress{scene="refund"}"#] == 1 }, "an operation that runs is counted")
+            try await eventually(
+                { try await server.metrics()[#"semel_in_progress{scene="refund"}"#] == 1 }, "an operation that runs is counted")
             try await eventually({ try await server.metrics()[#"semel_uncertain{scene="pay"}"#] == 1 }, "an uncertain operation is counted")
 
             let seen = try await server.metrics()
@@ -65,8 +66,10 @@ struct ObservabilityTests {
                 #"semel_claims_total{result="claimed",scene="pay"}"#: 3, #"semel_claims_total{result="completed",scene="pay"}"#: 1,
                 #"semel_claims_total{result="mismatch",scene="pay"}"#: 1, #"semel_claims_total{result="uncertain",scene="pay"}"#: 1,
                 #"semel_claims_total{result="claimed",scene="claims"}"#: 1, #"semel_operations_total{outcome="completed",scene="pay"}"#: 1,
-                #"semel_operations_total{outcome="released",scene="pay"}"#: 1, #"semel_operations_total{outcome="uncertain",scene="pay"}"#: 1,
-                #"semel_operations_total{outcome="completed",scene="claims"}"#: 1, #"semel_rejected_total{reason="key-reused",scene="pay"}"#: 1,
+                #"semel_operations_total{outcome="released",scene="pay"}"#: 1,
+                #"semel_operations_total{outcome="uncertain",scene="pay"}"#: 1,
+                #"semel_operations_total{outcome="completed",scene="claims"}"#: 1,
+                #"semel_rejected_total{reason="key-reused",scene="pay"}"#: 1,
                 #"semel_rejected_total{reason="outcome-uncertain",scene="pay"}"#: 1, #"semel_replayed_total{scene="pay"}"#: 1,
                 #"semel_in_progress{scene="pay"}"#: 0, #"semel_lease_lost_total{scene="claims"}"#: 1,
                 #"semel_store_errors_total{kind="unavailable",store="sqlite"}"#: 0, #"semel_degraded{component="store"}"#: 0,
@@ -106,7 +109,8 @@ struct ObservabilityTests {
             let first = "00-\(trace)-00f067aa0ba902b7-01", second = "00-\(trace)-00f067aa0ba902b8-01"
             #expect(try await server.pay("/pay/429", key: "visible-key-1", [("traceparent", first), ("tracestate", "v=1")]).status == 429)
             #expect(try await server.pay("/pay/429", key: "visible-key-1", [("traceparent", second)]).status == 429)
-            #expect(try await server.pay("/pay/201", key: "visible-key-2", [("traceparent", "nonsense"), ("tracestate", "v=1")]).status == 201)
+            #expect(
+                try await server.pay("/pay/201", key: "visible-key-2", [("traceparent", "nonsense"), ("tracestate", "v=1")]).status == 201)
             #expect(try await server.pay("/pay/201", key: "visible-key-2").isReplay)
             #expect(try await server.pay("/pay/500", key: "visible-key-3").status == 500)
             #expect(try await server.pay("/pay/500", key: "visible-key-3").status == 409)
@@ -145,11 +149,14 @@ struct ObservabilityTests {
             let complete = try line("complete", "pay")
             #expect(complete["status"]?.integer == 201 && complete["span_id"]?.string == sent[2].spanText)
             let replay = try line("replay", "pay")
-            #expect(replay["status"]?.integer == 201 && replay["span_id"] != complete["span_id"] && replay["operation"] == complete["operation"])
+            #expect(
+                replay["status"]?.integer == 201 && replay["span_id"] != complete["span_id"] && replay["operation"] == complete["operation"]
+            )
             let suspend = try line("suspend", "pay")
             #expect(suspend["level"] == "warning" && suspend["reason"] == "status-500" && suspend["epoch"]?.integer ?? 0 > 0)
             let reject = try line("reject", "pay")
-            #expect(reject["status"]?.integer == 409 && reject["reason"] == "outcome-uncertain" && reject["operation"] == suspend["operation"])
+            #expect(
+                reject["status"]?.integer == 409 && reject["reason"] == "outcome-uncertain" && reject["operation"] == suspend["operation"])
 
             // The next process takes the lost operation over: attempt 2, a new span of the trace that attempt 1 began.
             let again = try await SemelProcess(Self.configuration(upstream.port, log: "debug"), in: folder)
@@ -158,7 +165,9 @@ struct ObservabilityTests {
             #expect(retry.traceID == sent[4].traceID && retry.spanID != sent[4].spanID)
             #expect(await again.end() == 0)
             let last = try #require(try again.log.first { $0["step"] == "complete" })
-            #expect(last["attempt"]?.integer == 2 && last["trace_id"]?.string == retry.traceID.hexadecimal && last["span_id"]?.string == retry.spanText)
+            #expect(
+                last["attempt"]?.integer == 2 && last["trace_id"]?.string == retry.traceID.hexadecimal
+                    && last["span_id"]?.string == retry.spanText)
             #expect(last["epoch"]?.integer ?? 0 > (try line("start", "refund"))["epoch"]?.integer ?? .max)
             for line in lines + (try again.log) { #expect(!"\(line)".contains("visible-key")) }
         }

@@ -13,7 +13,9 @@ struct TelemetryTests {
 
     private static func attributes(_ value: JSONValue?) -> [String: JSONValue] {
         var attributes: [String: JSONValue] = [:]
-        for attribute in value?["attributes"]?.array ?? [] { attributes[attribute["key"]?.string ?? ""] = attribute["value"]?.object?.members.first?.value }
+        for attribute in value?["attributes"]?.array ?? [] {
+            attributes[attribute["key"]?.string ?? ""] = attribute["value"]?.object?.members.first?.value
+        }
         return attributes
     }
 
@@ -25,16 +27,22 @@ struct TelemetryTests {
             let server = try await SemelProcess(
                 ObservabilityTests.configuration(upstream.port), in: folder,
                 environment: [
-                    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:\(collector.port)/", "OTEL_EXPORTER_OTLP_HEADERS": "x-api-key=a%20secret",
-                    "OTEL_SERVICE_NAME": "gateway", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test", "OTEL_METRIC_EXPORT_INTERVAL": "50",
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:\(collector.port)/",
+                    "OTEL_EXPORTER_OTLP_HEADERS": "x-api-key=a%20secret",
+                    "OTEL_SERVICE_NAME": "gateway", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
+                    "OTEL_METRIC_EXPORT_INTERVAL": "50",
                     // Spans are sent at the end only.
                     "OTEL_BSP_SCHEDULE_DELAY": "600000",
                 ])
             let trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-            #expect(try await server.pay("/pay/201", key: "visible-key-1", [("traceparent", "00-\(trace)-00f067aa0ba902b7-01")]).status == 201)
+            #expect(
+                try await server.pay("/pay/201", key: "visible-key-1", [("traceparent", "00-\(trace)-00f067aa0ba902b7-01")]).status == 201)
             #expect(try await server.pay("/pay/500", key: "visible-key-2").status == 500)
-            #expect(try await server.pay("/pay/201", key: "visible-key-3", [("traceparent", "00-\(trace)-00f067aa0ba902b7-00")]).status == 201)
-            try await eventually({ collector.received.contains { $0.path == "/v1/metrics" && $0.head.body.contains("semel_operations_total") } }, "metrics are sent in time")
+            #expect(
+                try await server.pay("/pay/201", key: "visible-key-3", [("traceparent", "00-\(trace)-00f067aa0ba902b7-00")]).status == 201)
+            try await eventually(
+                { collector.received.contains { $0.path == "/v1/metrics" && $0.head.body.contains("semel_operations_total") } },
+                "metrics are sent in time")
             #expect(Self.spans(collector.received).isEmpty)
             #expect(await server.end() == 0)
 
@@ -45,7 +53,8 @@ struct TelemetryTests {
             #expect(first["parentSpanId"] == "00f067aa0ba902b7" && first["name"] == "pay" && first["kind"] == 2)
             let sent = try #require(TraceContext(traceparent: upstream.received[0].head.field("traceparent") ?? ""))
             #expect(first["spanId"]?.string == sent.spanText, "the span is the one the upstream was told of")
-            let start = try #require(first["startTimeUnixNano"]?.string.flatMap { UInt64($0) }), end = try #require(first["endTimeUnixNano"]?.string.flatMap { UInt64($0) })
+            let start = try #require(first["startTimeUnixNano"]?.string.flatMap { UInt64($0) }),
+                end = try #require(first["endTimeUnixNano"]?.string.flatMap { UInt64($0) })
             #expect(start <= end && abs(Double(end) / 1e9 - Date().timeIntervalSince1970) < 300)
             let about = Self.attributes(first)
             #expect(about["semel.scene"] == "pay" && about["semel.outcome"] == "completed" && about["retry.attempt"] == "1")
@@ -61,7 +70,9 @@ struct TelemetryTests {
             let metrics = last.json["resourceMetrics"]?[0]?["scopeMetrics"]?[0]?["metrics"]?.array ?? []
             let total = try #require(metrics.first { $0["name"] == "semel_operations_total" })
             #expect(total["sum"]?["isMonotonic"] == true && total["sum"]?["aggregationTemporality"] == 2)
-            let point = total["sum"]?["dataPoints"]?.array?.first { Self.attributes($0)["outcome"] == "completed" && Self.attributes($0)["scene"] == "pay" }
+            let point = total["sum"]?["dataPoints"]?.array?.first {
+                Self.attributes($0)["outcome"] == "completed" && Self.attributes($0)["scene"] == "pay"
+            }
             #expect(point?["asInt"] == "2")
             let duration = try #require(metrics.first { $0["name"] == "semel_claim_duration_seconds" })
             let histogram = duration["histogram"]?["dataPoints"]?[0]
@@ -73,16 +84,21 @@ struct TelemetryTests {
         }
     }
 
-    @Test("a collector that is away costs no request anything; what does not fit is dropped and counted, and the rest is sent once it is back")
+    @Test(
+        "a collector that is away costs no request anything; what does not fit is dropped and counted, and the rest is sent once it is back"
+    )
     func away() async throws {
         let upstream = try await ObservabilityTests.upstream()
         let isBack = Locked(false)
-        let collector = try await ServiceDouble { _ in isBack.withLock { $0 } ? (200, #"{"partialSuccess":{"rejectedSpans":"1","errorMessage":"no"}}"#) : (503, "") }
+        let collector = try await ServiceDouble { _ in
+            isBack.withLock { $0 } ? (200, #"{"partialSuccess":{"rejectedSpans":"1","errorMessage":"no"}}"#) : (503, "")
+        }
         try await withTemporaryFolder { folder in
             let server = try await SemelProcess(
                 ObservabilityTests.configuration(upstream.port), in: folder,
                 environment: [
-                    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:\(collector.port)/otlp/v1/traces", "OTEL_BSP_SCHEDULE_DELAY": "10",
+                    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:\(collector.port)/otlp/v1/traces",
+                    "OTEL_BSP_SCHEDULE_DELAY": "10",
                     "OTEL_BSP_MAX_QUEUE_SIZE": "4", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2",
                 ])
             for number in 0..<20 { #expect(try await server.pay("/pay/201", key: "k\(number)").status == 201) }
@@ -92,7 +108,9 @@ struct TelemetryTests {
             #expect((14...16).contains(dropped), "\(dropped)")
             isBack.withLock { $0 = true }
             try await eventually({ try await server.metrics()[#"semel_degraded{component="telemetry"}"#] == 0 }, "it is back")
-            try await eventually({ try await server.metrics()[#"semel_telemetry_dropped_total{reason="refused"}"#] ?? 0 >= 2 }, "what the collector rejects is counted")
+            try await eventually(
+                { try await server.metrics()[#"semel_telemetry_dropped_total{reason="refused"}"#] ?? 0 >= 2 },
+                "what the collector rejects is counted")
             #expect(collector.received.allSatisfy { $0.path == "/otlp/v1/traces" })
             #expect(await server.end() == 0)
             let lines = try server.log.filter { $0["step"] == "telemetry" }
@@ -106,7 +124,8 @@ struct TelemetryTests {
         let port = try await freePort()
         try await withTemporaryFolder { folder in
             let server = try await SemelProcess(
-                ObservabilityTests.configuration(upstream.port), in: folder, environment: ["OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:\(port)"])
+                ObservabilityTests.configuration(upstream.port), in: folder,
+                environment: ["OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:\(port)"])
             for number in 0..<10 { #expect(try await server.pay("/pay/201", key: "k\(number)").status == 201) }
             #expect(await server.end() == 0)
         }
@@ -128,7 +147,9 @@ struct TelemetryTests {
             ("BSP_MAX_QUEUE_SIZE", "0"), ("EXPORTER_OTLP_TIMEOUT", "10s"), ("TRACES_EXPORTER", "zipkin"),
         ] {
             let error = #expect(throws: StartupError.self, "\(name)") { try read(base.merging(["OTEL_" + name: value]) { $1 }) }
-            #expect(error?.exitCode == .configuration && error?.problem.contains("OTEL_\(name)") == true && error?.description.contains("secret") == false)
+            #expect(
+                error?.exitCode == .configuration && error?.problem.contains("OTEL_\(name)") == true
+                    && error?.description.contains("secret") == false)
         }
     }
 }

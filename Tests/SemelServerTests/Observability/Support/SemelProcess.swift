@@ -30,7 +30,8 @@ final class SemelProcess: Sendable {
     /// - Parameter text: the configuration but for the addresses and the store, which is in `folder`.
     init(_ text: String, in folder: String, environment: [String: String] = [:]) async throws {
         let file = folder + "/semel.yaml"
-        try "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstore: sqlite:\(folder)/semel.db\n\(text)".write(toFile: file, atomically: true, encoding: .utf8)
+        try "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstore: sqlite:\(folder)/semel.db\n\(text)".write(
+            toFile: file, atomically: true, encoding: .utf8)
         errors = URL(fileURLWithPath: "\(folder)/\(UUID().uuidString).stderr")
         let output = URL(fileURLWithPath: "\(folder)/\(UUID().uuidString).stdout")
         for file in [errors, output] { try Data().write(to: file) }
@@ -53,11 +54,15 @@ final class SemelProcess: Sendable {
         let deadline = ContinuousClock.now + .seconds(60)
         while words.count < 5, ContinuousClock.now < deadline, self.process.withLock({ $0.isRunning }) {
             try await Task.sleep(for: .milliseconds(10))
-            words = try String(contentsOf: output, encoding: .utf8).split(separator: "\n").first { $0.hasPrefix("ready semel ") }?.split(separator: " ") ?? []
+            words =
+                try String(contentsOf: output, encoding: .utf8).split(separator: "\n").first { $0.hasPrefix("ready semel ") }?.split(
+                    separator: " ") ?? []
         }
         guard words.count >= 5 else {
             self.process.withLock { if $0.isRunning { $0.terminate() } }
-            throw CocoaError(.executableNotLoadable, userInfo: [NSLocalizedDescriptionKey: "semel did not start: \((try? String(contentsOf: errors, encoding: .utf8)) ?? "")"])
+            throw CocoaError(
+                .executableNotLoadable,
+                userInfo: [NSLocalizedDescriptionKey: "semel did not start: \((try? String(contentsOf: errors, encoding: .utf8)) ?? "")"])
         }
         gateway = "http://\(words[2])"
         admin = "http://\(words[4])"
@@ -146,7 +151,8 @@ final class ServiceDouble: Sendable {
                 let request = Received(head: try await peer.message())
                 requests.withLock { $0.append(request) }
                 let (status, body) = await answer(request)
-                try await peer.send("HTTP/1.1 \(status) X\r\nContent-Type: application/json\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)")
+                try await peer.send(
+                    "HTTP/1.1 \(status) X\r\nContent-Type: application/json\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)")
             }
         }
     }
