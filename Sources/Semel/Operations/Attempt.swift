@@ -22,13 +22,15 @@ public final class Attempt: Sendable {
     public let scene: Scene
     public let id: OperationID
     public let grant: Grant
+    private let start: Duration
     private let state: Locked<State>
 
     init(_ scene: Scene, _ id: OperationID, _ grant: Grant) {
         self.scene = scene
         self.id = id
         self.grant = grant
-        state = Locked(State(lastProgress: scene.operations.environment.uptime()))
+        start = scene.operations.environment.uptime()
+        state = Locked(State(lastProgress: start))
         scene.operations.keeper.keep(self)
     }
 
@@ -37,6 +39,8 @@ public final class Attempt: Sendable {
     public var token: FencingToken { grant.token }
     public var epoch: Epoch { grant.token.epoch }
     public var reference: OperationReference { OperationReference(id) }
+    /// How long ago it was granted, on this process's clock.
+    public var age: Duration { scene.operations.environment.uptime() - start }
     /// How it ended, or `nil` while it is held.
     public var end: End? { state.withLock { $0.end } }
 

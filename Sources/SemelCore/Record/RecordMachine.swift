@@ -215,7 +215,7 @@ public enum RecordMachine {
     private static func grant(_ kind: Grant.Kind, _ record: Record, at now: StoreTime) -> Grant {
         Grant(
             kind: kind, token: record.token, leaseRemaining: record.leaseUntil - now.lease, attempt: record.attempt,
-            createdAt: record.createdAt, grantedAt: now.retention, policy: record.policy)
+            createdAt: record.createdAt, grantedAt: now.retention, policy: record.policy, traceID: record.traceID)
     }
 
     /// Why a record became uncertain by itself.

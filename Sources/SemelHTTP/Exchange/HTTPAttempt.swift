@@ -8,13 +8,10 @@ struct HTTPAttempt: Sendable {
 
     let http: HTTPScene
     let attempt: Attempt
-    /// When it was granted, on this process's clock.
-    private let start: Duration
 
     init(_ http: HTTPScene, _ attempt: Attempt) {
         self.http = http
         self.attempt = attempt
-        start = http.environment.uptime()
     }
 
     var policy: HTTPPolicy { http.policy }
@@ -168,7 +165,7 @@ struct HTTPAttempt: Sendable {
     func record(_ answer: HTTPAnswer, _ bytes: ByteBuffer, _ trailers: HTTPFields?) async -> HTTPAnswer {
         failpoints.pass(.afterAnswer)
         // Not later than the store will have it: the response is kept from when it is recorded.
-        let kept = attempt.grant.grantedAt + (http.environment.uptime() - start) + policy.policy.retention.response
+        let kept = attempt.grant.grantedAt + attempt.age + policy.policy.retention.response
         do {
             guard try await complete(Outcome(answer.head, kept: bytes, trailers: trailers, policy: policy)) else {
                 return await superseded(instead: answer)

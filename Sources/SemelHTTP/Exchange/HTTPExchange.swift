@@ -7,7 +7,8 @@ public struct HTTPExchange: Sendable {
     /// The verified identity whose keys these are, for a policy whose scope is a token's claim or the application's word;
     /// `nil` when it is missing. Never a credential: it must be the same for a retry.
     public var identity: String?
-    public var traceID: TraceID?
+    /// The span of this request; `nil` for the current task's. While the request is answered it is ``TraceContext/current``.
+    public var trace: TraceContext?
     public var parent: OperationReference?
     /// Asked before the key is looked up; an answer is sent instead of everything else, so that nobody sees a replay, or a
     /// conflict, that is not meant for them (H39, H42).
@@ -17,13 +18,13 @@ public struct HTTPExchange: Sendable {
     public var verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)?
 
     public init(
-        _ request: HTTPRequest, identity: String? = nil, traceID: TraceID? = nil, parent: OperationReference? = nil,
+        _ request: HTTPRequest, identity: String? = nil, trace: TraceContext? = nil, parent: OperationReference? = nil,
         authorize: (@Sendable (HTTPRequest) async -> HTTPAnswer?)? = nil,
         verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)? = nil
     ) {
         self.request = request
         self.identity = identity
-        self.traceID = traceID
+        self.trace = trace
         self.parent = parent
         self.authorize = authorize
         self.verify = verify

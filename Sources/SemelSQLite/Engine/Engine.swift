@@ -175,7 +175,9 @@ final class Engine {
                 for _ in 0..<index.piecesToSeal(for: finishedKeys) { try index.sealPiece() }
                 if configuration.purgesByItself, finishedKeys > 0 { try sweepSlice(rows: 2 * finishedKeys, by: .itself) }
             }
+            let isWriting = isDirty
             try commit()
+            if isWriting { configuration.metrics?.batch(of: jobs.reduce(0) { $0 + $1.items }) }
         } catch {
             rollBack()
             throw error

@@ -29,6 +29,9 @@ enum Schema {
             BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
         CREATE TRIGGER semel_audit_is_not_deleted BEFORE DELETE ON semel_audit
             BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+        CREATE TRIGGER semel_audit_is_not_replaced BEFORE INSERT ON semel_audit
+            WHEN EXISTS (SELECT 1 FROM semel_audit WHERE sequence = NEW.sequence)
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
         CREATE TABLE semel_migration (number INTEGER PRIMARY KEY, digest BLOB NOT NULL);
         """
     ]

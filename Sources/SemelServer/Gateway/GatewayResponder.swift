@@ -55,8 +55,10 @@ struct GatewayResponder: Sendable {
         var fields = forwarded(request, to: scene.upstream, table)
         let trace = TraceContext.continuing(fields.first(name: "traceparent"), random: environment.random)
         fields.replaceOrAdd(name: "traceparent", value: trace.traceparent)
+        // What belongs to a trace that is not continued says nothing about the new one.
+        if trace.parentSpanID == nil { fields.remove(name: "tracestate") }
         let claims = await scene.tokens?.claims(of: request.head.headers)
-        var exchange = HTTPExchange(converted, identity: identity(claims, scene), traceID: trace.traceID)
+        var exchange = HTTPExchange(converted, identity: identity(claims, scene), trace: trace)
         if let authorizer = scene.replayAuthorizer {
             let (head, fields, isValid) = (request.head, fields, claims != nil)
             exchange.authorize = { _ in await authorizer.refusal(of: head, fields, hasValidToken: isValid) }

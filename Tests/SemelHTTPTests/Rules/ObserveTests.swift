@@ -10,7 +10,7 @@ import Testing
 struct ObserveTests {
     @Test("nobody is turned away, and what enforcing would have done is counted")
     func observes() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         try await TestService.run(.test(mode: .observe) { $0.requestLimit = 100 }, store: store) { service async throws in
             func expectRun(_ event: String, _ send: () async throws -> Reply) async throws {
                 let runs = service.runs.count

@@ -66,7 +66,7 @@ struct VerificationTests {
         let verifications: [IdempotencyMiddleware<BasicRequestContext>.Verify?] = [
             { _ in .unknown }, { (_: Attempt) async throws -> Verification<Outcome?> in throw Unreachable() }, nil,
         ]
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         try await TestService.run(policy, store: store, verify: verifications[kind], handler: losing(Tally())) { service async throws in
             _ = try await service.send()
             #expect(try await service.send().code == "outcome-uncertain")
@@ -78,7 +78,7 @@ struct VerificationTests {
     @Test("the target is not asked before nothing of the lost request can still be under way")
     func inFlight() async throws {
         let clock = ManualClock()
-        let store = DurableStore(clock: ManualStoreClock())
+        let store = StoreDouble.durable(clock: ManualStoreClock())
         let asked = Tally()
         try await TestService.run(.test(effect: .queryable(inFlight: .seconds(20), isFenced: false)), store: store, environment: clock.environment(), verify: { _ in
             asked.add()

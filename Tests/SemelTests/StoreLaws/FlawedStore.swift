@@ -157,7 +157,7 @@ final class FlawedStore: OperationStore {
         case (.handsOutTokens, .inProgress(let remaining)):
             let record = stored!.record
             result = .granted(
-                Grant(kind: .again, token: record.token, leaseRemaining: remaining, attempt: record.attempt, createdAt: record.createdAt, grantedAt: now.retention, policy: record.policy))
+                Grant(kind: .again, token: record.token, leaseRemaining: remaining, attempt: record.attempt, createdAt: record.createdAt, grantedAt: now.retention, policy: record.policy, traceID: record.traceID))
         case (.inProgressBeforeMismatch, .mismatch) where stored!.record.isLive: result = .inProgress(leaseRemaining: .zero)
         case (.duplicatesRenew, .inProgress): data.operations[request.id]?.record.leaseUntil = now.lease + request.lease
         case (.evictsAtTheLimit, .tooManyKeys):

@@ -59,6 +59,7 @@ struct EffectVerifier: Sendable {
         let (query, client) = try await rules(of: attempt)
         guard let query, let client else { return .unknown }
         var headers: HTTPHeaders = ["Host": client.upstream.authority, "Accept": "*/*"]
+        if let trace = TraceContext.current { headers.add(name: "traceparent", value: trace.traceparent) }
         if let fence = query.fence { headers.add(name: fence, value: attempt.epoch.description) }
         let target = EffectQuery.expand(query.target, with: attempt.id.key)
         let response = try await client.send(UpstreamRequest(.GET, target, headers: headers))

@@ -16,6 +16,7 @@ struct SceneForwarder: Sendable {
 
     func run(_ run: HTTPRun) async throws -> HTTPAnswer {
         var fields = fields
+        if let trace = TraceContext.current { fields.replaceOrAdd(name: "traceparent", value: trace.traceparent) }
         if let id = run.id, let key = route.configuration.downstreamKey { add(key, for: id, to: &fields) }
         if let fence = route.configuration.effectQuery?.fence?.rawName, let attempt = run.attempt {
             fields.replaceOrAdd(name: fence, value: attempt.epoch.description)
