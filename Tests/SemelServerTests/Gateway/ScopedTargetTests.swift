@@ -139,4 +139,21 @@ struct ScopedTargetTests {
             #expect(target.state.withLock { $0.keys } == ["\"\(key)\""])
         }
     }
+
+    @Test("the target gets the operation's key at every attempt, whatever the client puts into the field", arguments: [
+        ("key: { body: [$.order] }", "first", "second"), ("key: { syntax: lenient, required: true }", "k", "\"k\""),
+        ("key: { syntax: lenient, required: true }", "\"k\";a=1", "k"),
+    ])
+    func canonicalKey(key: String, first: String, second: String) async throws {
+        let target = KeepingTarget()
+        target.state.withLock { $0.losing = ["none"] }
+        try await withGateway(scene: "scope: none\neffect: deduplicates\n" + key, target: { try await target.serve($0) { Telling.key($0) } }) { port in
+            #expect(try await post(port, ["Idempotency-Key: \(first)"], body: #"{"order":1}"#).status == 502)
+            #expect(try await post(port, ["Idempotency-Key: \(second)"], body: #"{"order":1}"#).status == 201)
+            let seen = target.state.withLock { $0.keys }
+            let order = try BusinessKey(selecting: [JSONSelector("$.order")], in: JSONValue(parsing: Array(#"{"order":1}"#.utf8))).description
+            let expected = key.contains("body") ? order : "k"
+            #expect(seen == ["\"\(expected)\"", "\"\(expected)\""])
+        }
+    }
 }

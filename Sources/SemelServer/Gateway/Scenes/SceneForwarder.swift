@@ -34,13 +34,17 @@ struct SceneForwarder: Sendable {
         return .stream(length: body.length) { body.makeAsyncIterator() }
     }
 
-    /// The key by which the target knows the operation: the same for every attempt at it.
+    /// The key by which the target knows the operation: the same for every attempt at it, in one way of writing. It takes the
+    /// place of what the client sent in the field, which need not be the operation's key, nor the same at each attempt.
     private func add(_ key: DownstreamKey, for id: OperationID, to fields: inout HTTPHeaders) {
-        // As the client wrote it, where it is the same field.
-        if key.value == .key && fields.contains(name: key.header.rawName) { return }
         let text = key.text(for: id)
-        // Idempotency-Key is a structured field (RFC 8941); of others nothing is known.
-        fields.replaceOrAdd(name: key.header.rawName, value: key.header == .idempotencyKey ? Self.quoted(text) : text)
+        fields.replaceOrAdd(name: key.header.rawName, value: isQuoted(key.header) ? Self.quoted(text) : text)
+    }
+
+    /// Idempotency-Key is a structured field (RFC 8941), and so is the field in which clients must quote; of others nothing is
+    /// known.
+    private func isQuoted(_ name: HTTPField.Name) -> Bool {
+        name == .idempotencyKey || (route.http.policy.keySource == .header(name) && route.http.policy.keySyntax == .strict)
     }
 
     private static func quoted(_ text: String) -> String {
