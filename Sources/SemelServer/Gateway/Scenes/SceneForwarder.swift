@@ -40,8 +40,9 @@ struct SceneForwarder: Sendable {
         let text: String
         switch key.value {
         case .key:
-            // As the client wrote it, where it is the same field.
-            if fields.contains(name: key.header.rawName) { return }
+            // As the client wrote it, where that is the field it was read from. In any other case what the client wrote
+            // there is not the key: it may differ in a retry.
+            if route.http.policy.keySource == .header(key.header), fields.contains(name: key.header.rawName) { return }
             text = id.key.text
         case .derived(let secret):
             let operation = Array(OperationReference(id).description.utf8)

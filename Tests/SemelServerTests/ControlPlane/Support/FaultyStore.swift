@@ -1,34 +1,45 @@
 import Semel
 
-/// A memory store whose audit log somebody has changed, or whose answers are lost.
+/// A memory store whose audit log somebody has changed, whose answers are lost, or which cannot be reached; on request with
+/// the capabilities of one that is durable, so that levels are those of production.
 final class FaultyStore: OperationStore {
     let inner: MemoryStore
     private let tamper: @Sendable ([AuditEntry]) -> [AuditEntry]
     private let failures: Locked<[StoreError]>
+    private let outage = Locked<StoreError?>(nil)
+    private let isDurable: Bool
     private let readHook = Locked<(@Sendable (OperationID) async throws -> Void)?>(nil)
 
     /// - Parameter failures: thrown by the next claims and changes, *after* they were done.
     init(
-        _ inner: MemoryStore = MemoryStore(), failures: [StoreError] = [], tamper: @escaping @Sendable ([AuditEntry]) -> [AuditEntry] = { $0 }
+        _ inner: MemoryStore = MemoryStore(), isDurable: Bool = false, failures: [StoreError] = [], tamper: @escaping @Sendable ([AuditEntry]) -> [AuditEntry] = { $0 }
     ) {
         self.inner = inner
+        self.isDurable = isDurable
         self.failures = Locked(failures)
         self.tamper = tamper
     }
 
-    var capabilities: StoreCapabilities { inner.capabilities }
+    var capabilities: StoreCapabilities {
+        isDurable ? StoreCapabilities(engine: "durable", durability: .durable, isTransactional: true) : inner.capabilities
+    }
+
+    /// From now on nothing can be claimed or changed, until it is called with `nil`.
+    func fail(with error: StoreError?) { outage.withLock { $0 = error } }
 
     private func loseAnswer() throws(StoreError) {
         if let failure = failures.withLock({ $0.isEmpty ? nil : $0.removeFirst() }) { throw failure }
     }
 
     func claim(_ requests: [ClaimRequest]) async throws(StoreError) -> [ClaimResult] {
+        if let outage = outage.withLock({ $0 }) { throw outage }
         let results = try await inner.claim(requests)
         try loseAnswer()
         return results
     }
 
     func apply(_ transitions: [Transition]) async throws(StoreError) -> [TransitionResult] {
+        if let outage = outage.withLock({ $0 }) { throw outage }
         let results = try await inner.apply(transitions)
         try loseAnswer()
         return results
