@@ -48,8 +48,8 @@ public struct AuditEntry: Hashable, Sendable {
         hash = computedHash
     }
 
-    /// An entry read back from storage, hash and all.
-    package init(
+    /// An entry read back from storage, hash and all. Whether they agree, ``firstBreak(in:following:)`` tells.
+    public init(
         sequence: Int64, time: Timestamp, act: OperatorAct, action: String, operation: OperationReference, scene: String,
         detail: String, previousHash: [UInt8], storedHash: [UInt8]
     ) {

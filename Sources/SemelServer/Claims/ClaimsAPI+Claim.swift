@@ -24,7 +24,8 @@ extension ClaimsAPI {
         let active = rule == .reclaim ? reclaiming : uncertain
         return ClaimRequest(
             id: id, fingerprint: Fingerprint(of: fingerprint.utf8), owner: owner, lease: lease, onLapse: rule,
-            policy: active.pinned, retention: active.policy.retention, liveLimit: active.policy.liveKeys)
+            policy: active.pinned, retention: active.policy.retention, liveLimit: active.policy.liveKeys,
+            traceID: TraceContext.current?.traceID)
     }
 
     /// A claim whose answer was lost is said again with the same nonce, and recognises itself (H14).

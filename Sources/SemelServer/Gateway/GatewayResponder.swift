@@ -55,18 +55,17 @@ struct GatewayResponder: Sendable {
         var fields = forwarded(request, to: scene.upstream, of: scene, table)
         let trace = TraceContext.continuing(fields.first(name: "traceparent"), random: environment.random)
         fields.replaceOrAdd(name: "traceparent", value: trace.traceparent)
+        // What belongs to a trace that is not continued says nothing about the new one.
+        if trace.parentSpanID == nil { fields.remove(name: "tracestate") }
         let claims = await scene.tokens?.claims(of: request.head.headers)
-        var exchange = HTTPExchange(converted, identity: identity(claims, scene), traceID: trace.traceID)
+        var exchange = HTTPExchange(converted, identity: identity(claims, scene), trace: trace)
         if let authorizer = scene.replayAuthorizer {
             let (head, fields, isValid) = (request.head, fields, claims != nil)
             exchange.authorize = { _ in await authorizer.refusal(of: head, fields, hasValidToken: isValid) }
         }
         if let verifier = scene.verifier {
-            exchange.verify = { attempt in
-                // The rules have waited as long as the scene says now; what was sent was sent under the pinned ones.
-                try await verifier.waitOutFlight(of: attempt)
-                return try await verifier.verify(attempt)
-            }
+            exchange.verify = { try await verifier.verify($0) }
+            exchange.waitOutFlight = { try await verifier.waitOutFlight(of: $0) }
         }
         let forwarder = SceneForwarder(route: scene, head: request.head, fields: fields, environment: environment)
         try await writer.send(scene.http.respond(to: exchange, body: request.body) { try await forwarder.run($0) })

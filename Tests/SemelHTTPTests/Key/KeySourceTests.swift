@@ -24,6 +24,23 @@ struct KeySourceTests {
         }
     }
 
+    @Test("two spellings of one character make two keys of a body, and two scopes of a header (H27)")
+    func spellings() async throws {
+        let (composed, decomposed) = ("caf\u{E9}", "cafe\u{301}")
+        let name = try #require(HTTPField.Name("X-Tenant"))
+        let selectors = [try JSONSelector("$.order")]
+        try await TestService.run(.test { $0.keySource = .body(selectors); $0.scopeSource = .header(name) }) { service async throws in
+            for order in [composed, decomposed] {
+                for tenant in [composed, decomposed] {
+                    let answer = try await service.send(key: nil, body: #"{"order":"\#(order)"}"#, [("X-Tenant", tenant)])
+                    #expect(answer.status == 201 && !answer.isReplay)
+                }
+            }
+            #expect(try await service.send(key: nil, body: #"{"order":"\#(composed)"}"#, [("X-Tenant", decomposed)]).isReplay)
+            #expect(service.runs.count == 4)
+        }
+    }
+
     @Test("a token is a key: submitting the form twice gives the first result twice (R8)")
     func tokens() async throws {
         let now = Locked(Timestamp(microseconds: 784_111_777_000_000))

@@ -21,7 +21,7 @@ struct TestService: Sendable {
     let events: EventLog
 
     static func run(
-        _ policy: HTTPPolicy = .test(), store: any OperationStore = DurableStore(), environment: Semel.Environment = .live,
+        _ policy: HTTPPolicy = .test(), store: any OperationStore = StoreDouble.durable(), environment: Semel.Environment = .live,
         verify: IdempotencyMiddleware<BasicRequestContext>.Verify? = nil,
         identity: IdempotencyMiddleware<BasicRequestContext>.Identity? = nil, spool: Spool = .shared,
         calendar: @escaping @Sendable () -> Timestamp = HTTPScene.systemCalendar,

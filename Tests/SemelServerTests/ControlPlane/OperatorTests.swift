@@ -84,6 +84,36 @@ import Testing
         }
     }
 
+    @Test("of many stale decisions that race a new attempt, none touches it, and each is told so", arguments: TriedStore.allCases)
+    func staleDecisions(kind: TriedStore) async throws {
+        try await withPlane(kind) { plane in
+            let (path, _) = try await Self.lost(plane, "k")
+            var decision = Self.why.object!
+            decision["epoch"] = try await plane.get(path)["epoch"]
+            let body = JSONValue.object(decision)
+            let answers = try await withThrowingTaskGroup(of: PlaneAnswer.self) { group in
+                for _ in 0..<8 { group.addTask { try await plane.post(path + "/resolve", body) } }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            #expect(answers.filter { $0.status == 200 }.count == 1)
+            for answer in answers where answer.status != 200 {
+                // Before or after the one that counted took the record away.
+                #expect([404, 409].contains(answer.status) && ["operation-unknown", "operation-changed"].contains(answer.code), "\(answer.text)")
+            }
+            // The key ran again and was lost again; every further click is about the run before.
+            let (_, token) = try await Self.lost(plane, "k")
+            for verb in ["resolve", "forget"] {
+                var stale = decision
+                if verb == "forget" { stale["resolution"] = nil }
+                let answer = try await plane.post("\(path)/\(verb)", .object(stale))
+                #expect(answer.status == 409 && answer.code == "operation-changed", "\(answer.text)")
+                #expect(answer["detail"]?.string?.contains("Nothing was changed") == true)
+            }
+            #expect(try await plane.get("/v1/audit")["entries"]?.array?.count == 1)
+            #expect(try await plane.complete("k", token))
+        }
+    }
+
     @Test("a finished operation that is forgotten runs again", arguments: TriedStore.allCases)
     func forget(kind: TriedStore) async throws {
         try await withPlane(kind) { plane in

@@ -1,4 +1,5 @@
 import Semel
+import SemelTesting
 import Testing
 
 @testable import SemelServer
@@ -233,7 +234,7 @@ struct RuleTests {
             await gate.wait()
             return .reset
         }
-        let store = FaultyStore(isDurable: true)
+        let store = StoreDouble.durable(isTransactional: true)
         try await GatewayUnderTest.run(try ServerConfiguration.gateway(upstream.port, top: ["drain: 50ms"]), store: store) { gateway in
             try await withConnection(to: gateway.port) { busy in
                 try await busy.send("POST /v1/payments HTTP/1.1\r\nHost: a\r\nIdempotency-Key: \"k\"\r\nContent-Length: 0\r\n\r\n")
@@ -245,4 +246,9 @@ struct RuleTests {
         }
         gate.open()
     }
+}
+
+extension StoreDouble {
+    /// From now on nothing can be claimed or changed, until it is called with `nil`.
+    func fail(with error: StoreError?) { set { ($0.claim, $0.apply) = (error, error) } }
 }

@@ -61,12 +61,3 @@ extension StoredOperation {
         return document
     }
 }
-
-extension TraceID {
-    fileprivate var hexadecimal: String {
-        [high, low].map { word in
-            let digits = String(word, radix: 16)
-            return String(repeating: "0", count: 16 - digits.utf8.count) + digits
-        }.joined()
-    }
-}

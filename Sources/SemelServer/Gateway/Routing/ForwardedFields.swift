@@ -1,3 +1,4 @@
+internal import HTTPTypes
 internal import NIOHTTP1
 
 /// What of a message's fields goes on to the other side (RFC 9110, 7.6).
@@ -30,7 +31,7 @@ enum ForwardedFields {
             case "host", "content-length", "expect", DispatchRegistry.field: continue
             case "trailer" where !hasTrailers: continue
             case _ where hopByHop.contains(lowercased) || options.contains(lowercased): continue
-            case _ where isOfProxies(lowercased) || lowercased == fence:
+            case _ where isForTrustedPeers(lowercased) || lowercased == fence:
                 guard isTrusted else { continue }
                 if lowercased == "x-forwarded-for" {
                     forwardedFor.append(value)
@@ -54,6 +55,17 @@ enum ForwardedFields {
         return fields
     }
 
+    /// What only Semel, or a proxy in front of it, says.
+    private static func isForTrustedPeers(_ lowercased: String) -> Bool {
+        lowercased.hasPrefix("x-forwarded-") || lowercased == "forwarded" || lowercased.hasPrefix("semel-")
+    }
+
+    /// Whether a request may reach its upstream without this field of the client's, or with another value in it.
+    static func mayBeWithheld(_ name: HTTPField.Name) -> Bool {
+        let lowercased = name.canonicalName
+        return isForTrustedPeers(lowercased) || hopByHop.contains(lowercased) || lowercased == "host" || lowercased == "via"
+    }
+
     /// The fields of a response, for the client.
     static func response(_ headers: HTTPHeaders) -> HTTPHeaders {
         let options = connectionOptions(headers)
@@ -67,7 +79,7 @@ enum ForwardedFields {
         guard let trailers else { return nil }
         let kept = trailers.filter { name, _ in
             let name = name.lowercased()
-            return !hopByHop.contains(name) && !notTrailing.contains(name) && !isOfProxies(name)
+            return !hopByHop.contains(name) && !notTrailing.contains(name) && !isForTrustedPeers(name)
         }
         return kept.isEmpty ? nil : HTTPHeaders(kept.map { ($0.name, $0.value) })
     }
@@ -76,11 +88,6 @@ enum ForwardedFields {
         "authorization", "cache-control", "content-encoding", "content-length", "content-range", "content-type", "cookie", "expect", "host",
         "idempotency-key", "max-forwards", "range", "set-cookie", "trailer", "via", "www-authenticate",
     ]
-
-    /// What only Semel, or a proxy in front of it, says.
-    private static func isOfProxies(_ lowercased: String) -> Bool {
-        lowercased.hasPrefix("x-forwarded-") || lowercased == "forwarded" || lowercased.hasPrefix("semel-")
-    }
 
     private static func isDropped(_ name: String, _ options: Set<String>) -> Bool {
         let lowercased = name.lowercased()

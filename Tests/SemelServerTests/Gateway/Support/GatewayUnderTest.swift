@@ -13,11 +13,11 @@ import Testing
 struct GatewayUnderTest: Sendable {
     let gateway: Gateway
     let port: Int
-    let store: FaultyStore
+    let store: StoreDouble
     private let services: ServiceGroup
 
     static func run(
-        _ configuration: ServerConfiguration, store: FaultyStore = FaultyStore(isDurable: true),
+        _ configuration: ServerConfiguration, store: StoreDouble = .durable(isTransactional: true),
         _ body: @escaping @Sendable (GatewayUnderTest) async throws -> Void
     ) async throws {
         let quiet = Logger(label: "quiet") { _ in SwiftLogNoOpLogHandler() }
