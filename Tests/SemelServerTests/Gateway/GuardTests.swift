@@ -284,6 +284,21 @@ struct GuardTests {
         }
     }
 
+    @Test("a client that takes nothing of its answer is let go of after the idle time")
+    func stuck() async throws {
+        let end = Gate()
+        try await withGuardedServer(idleTimeout: .milliseconds(50)) { request, writer in
+            defer { end.open() }
+            try await writer.begin(.ok, [:])
+            while true { try await writer.write(ByteBuffer(repeating: 0x61, count: 1 << 16)) }
+        } _: { port in
+            try await withConnection(to: port) { peer in
+                try await peer.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                await end.wait()
+            }
+        }
+    }
+
     // MARK: Support
 
     private func withGuardedServer(idleTimeout: TimeAmount = .seconds(30), _ body: (Int) async throws -> Void) async throws {
