@@ -46,6 +46,12 @@ package struct Server: Sendable {
             ])
         }
 
+        if let limit = OpenFiles.raiseLimit(), limit < configuration.openFilesNeeded {
+            logger.warning("The system allows fewer open files than the configured connections can need; clients will wait to be accepted.", metadata: [
+                "reason": .string("\(limit) of \(configuration.openFilesNeeded)"), "remedy": "raise the limit (ulimit -Hn, LimitNOFILE), or lower `connections` of the upstreams",
+            ])
+        }
+
         let metrics = SemelMetrics(factory: registry)
         let telemetry = telemetryConfiguration.map {
             TelemetryExporter($0, registry: registry, metrics: metrics, environment: environment, logger: Logger(label: "semel.telemetry"))

@@ -182,7 +182,7 @@ struct ForwardingTests {
     @Test("an answer's trailers come through, and with the replay", arguments: ["/v1/a", "/untouched"])
     func responseTrailers(path: String) async throws {
         let upstream = try await UpstreamUnderTest { _ in
-            .raw("HTTP/1.1 201 Made\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\nContent-Length: 9\r\nSet-Cookie: a=b\r\n\r\n")
+            .raw("HTTP/1.1 201 Made\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\nContent-Type: text/html\r\nSet-Cookie: a=b\r\n\r\n")
         }
         try await GatewayUnderTest.run(try ServerConfiguration.gateway(upstream.port)) { gateway in
             for _ in 1...2 {
@@ -226,7 +226,8 @@ struct ForwardingTests {
                 return
             }
             try await peer.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
-            bodies.add(await peer.rest())
+            while peer.buffer.readableBytes < 10, try await peer.more() {}
+            bodies.add(peer.text)
         }
         try await GatewayUnderTest.run(try ServerConfiguration.gateway(server.port)) { gateway in
             try await withConnection(to: gateway.port) { peer in
@@ -238,14 +239,14 @@ struct ForwardingTests {
                 #expect(await peer.rest() == "")
             }
             await bodies.wait(for: 1)
-            #expect(!bodies.values[0].contains("smuggled"))
+            #expect(bodies.values == ["helloworld"])
             #expect(server.connections == 1)
         }
     }
 
     static let hundredMegabytes = 100 << 20
     /// What the sockets between two processes hold by themselves, on each of the two hops.
-    static let heldBack = 40 << 20
+    static let heldBack = 64 << 20
 
     @Test("100 MB go up an untouched route as fast as the upstream takes them, and no faster: the gateway holds none of it")
     func streamsUp() async throws {
@@ -267,7 +268,7 @@ struct ForwardingTests {
                 async let sending: Void = {
                     let piece = ByteBuffer(repeating: 0x61, count: 1 << 20)
                     for _ in 0..<100 {
-                        try await peer.send(piece)
+                        try await peer.sendThrough(piece)
                         sent.withLock { $0 += 1 << 20 }
                     }
                 }()
@@ -289,7 +290,7 @@ struct ForwardingTests {
             try await peer.send("HTTP/1.1 200 OK\r\nContent-Length: \(Self.hundredMegabytes)\r\n\r\n")
             let piece = ByteBuffer(repeating: 0x61, count: 1 << 20)
             for _ in 0..<100 {
-                try await peer.send(piece)
+                try await peer.sendThrough(piece)
                 sent.withLock { $0 += 1 << 20 }
             }
         }

@@ -90,16 +90,16 @@ struct IdentityTests {
     func authorize() async throws {
         let revoked = Locked(false)
         let upstream = try await UpstreamUnderTest { request in
-            guard request.target == "/authorize?for=payments" else { return .answer(201, [], "secret") }
+            guard request.target == "/authorize/payments" else { return .answer(201, [], "secret") }
             if revoked.withLock({ $0 }) { return .answer(403, [("Content-Type", "text/plain"), ("X-Reason", "gone")], "revoked") }
             return .answer(204)
         }
         let configuration = try ServerConfiguration.gateway(
-            upstream.port, scene: "authorize: { url: \"http://127.0.0.1:\(upstream.port)/authorize?for=payments\" }")
+            upstream.port, scene: "authorize: { url: \"http://127.0.0.1:\(upstream.port)/authorize/payments\" }")
         try await GatewayUnderTest.run(configuration) { gateway in
             #expect(try await gateway.post(fields: [("Authorization", "Bearer alice")]).text == "secret")
             let asked = try #require(upstream.requests.values.first)
-            #expect((asked.method, asked.target, asked.body) == ("GET", "/authorize?for=payments", ""))
+            #expect((asked.method, asked.target, asked.body) == ("GET", "/authorize/payments", ""))
             #expect(asked.field("authorization") == "Bearer alice")
             #expect(asked.all("x-forwarded-method") == ["POST"])
             #expect(asked.all("x-forwarded-uri") == ["/v1/payments"])

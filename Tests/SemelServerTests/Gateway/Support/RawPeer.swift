@@ -26,6 +26,9 @@ final class RawPeer: @unchecked Sendable {
 
     func send(_ bytes: ByteBuffer) async throws { try await outbound.write(bytes) }
 
+    /// Sends, and returns when the operating system has taken all of it.
+    func sendThrough(_ bytes: ByteBuffer) async throws { try await channel.writeAndFlush(bytes).get() }
+
     /// Sends one byte at a time, each in a write of its own.
     func sendSliced(_ text: String) async throws {
         for byte in text.utf8 { try await outbound.write(ByteBuffer(bytes: [byte])) }
