@@ -216,9 +216,16 @@ extension Scene {
 
     /// Waits until nothing that the last holder sent can still be under way. A target that fences needs no waiting: once it
     /// was asked under the raised epoch, it refuses whatever comes late.
-    /// - Throws: `CancellationError`; then the target must not be asked.
+    ///
+    /// How long that is, the policy says that the operation was claimed under, whatever is configured now (H57): as far as
+    /// its text is the library's own (``Operations/scene(_:text:)``); otherwise this scene's policy.
+    /// - Throws: `CancellationError`, or ``StoreError``; then the target must not be asked.
     public func waitOutFlight(of attempt: Attempt) async throws {
-        guard case .queryable(let inFlight, isFenced: false) = policy.effect else { return }
+        var effect = policy.effect
+        if attempt.grant.policy != active.pinned.hash, let pinned = try await store.policy(attempt.grant.policy) {
+            effect = pinned.queryableEffect ?? effect
+        }
+        guard case .queryable(let inFlight, isFenced: false) = effect else { return }
         try await attempt.waitOut(inFlight)
     }
 

@@ -30,14 +30,12 @@ struct HTTPAttempt: Sendable {
     }
 
     /// Asks the target whether the effect of a lost holder happened, and runs the handler if it did not.
-    func verifyThenRun(
-        _ body: SpooledBody, _ verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)?, _ handler: @escaping Handler
-    ) async -> HTTPAnswer {
+    func verifyThenRun(_ body: SpooledBody, _ exchange: HTTPExchange, _ handler: @escaping Handler) async -> HTTPAnswer {
         await detach {
             // In `observe` nobody waits and nobody is turned away.
             guard http.mode == .enforce else { return await proceed(body, handler) }
-            guard let verify else { return await remainUncertain("no-verification") }
-            do { try await http.scene.waitOutFlight(of: attempt) } catch { return await remainUncertain("verification-cancelled") }
+            guard let verify = exchange.verify else { return await remainUncertain("no-verification") }
+            do { try await (exchange.waitOutFlight ?? http.scene.waitOutFlight)(attempt) } catch { return await remainUncertain("verification-cancelled") }
             failpoints.pass(.whileVerifying)
             switch (try? await verify(attempt)) ?? .unknown {
             case .applied(let outcome): return await record(verified: outcome ?? .unknownButApplied)

@@ -82,7 +82,7 @@ extension HTTPScene {
             return await HTTPAttempt(self, attempt).run(body, run)
         case .verify(let attempt):
             observer.observe(.started(attempt), scene: scene, operation: call.id)
-            return await HTTPAttempt(self, attempt).verifyThenRun(body, exchange.verify, run)
+            return await HTTPAttempt(self, attempt).verifyThenRun(body, exchange, run)
         case .completed(let record) where mode == .enforce:
             return replay(record, call.id)
         case .refused(let refusal) where mode == .enforce:
