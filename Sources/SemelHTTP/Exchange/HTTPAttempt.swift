@@ -8,12 +8,15 @@ struct HTTPAttempt: Sendable {
 
     let http: HTTPScene
     let attempt: Attempt
+    /// What this request asks for, to tell whether what stands in the record is its own.
+    private let fingerprint: Fingerprint
     /// When it was granted, on this process's clock.
     private let start: Duration
 
-    init(_ http: HTTPScene, _ attempt: Attempt) {
+    init(_ http: HTTPScene, _ attempt: Attempt, _ fingerprint: Fingerprint) {
         self.http = http
         self.attempt = attempt
+        self.fingerprint = fingerprint
         start = http.environment.uptime()
     }
 
@@ -211,6 +214,13 @@ struct HTTPAttempt: Sendable {
         } catch {
             http.observer.observe(.storeFailed(error), scene: http.scene, operation: attempt.id)
             return withoutRecord(answer)
+        }
+        // The key was given back while this ran, and is another request's now: nothing of that one may be shown.
+        if let record, record.fingerprint != fingerprint {
+            return http.reject(
+                HTTPProblem(
+                    .keyReused, "This request lost its claim while it ran, and the key is now that of another request, with another method, path, query, media type or body. Whether this one was applied is unknown.",
+                    operation: attempt.reference), attempt.id)
         }
         switch record?.state {
         case .completed: return http.replay(record!, attempt.id)

@@ -79,10 +79,10 @@ extension HTTPScene {
         switch beginning {
         case .run(let attempt):
             observer.observe(.started(attempt), scene: scene, operation: call.id)
-            return await HTTPAttempt(self, attempt).run(body, run)
+            return await HTTPAttempt(self, attempt, call.fingerprint).run(body, run)
         case .verify(let attempt):
             observer.observe(.started(attempt), scene: scene, operation: call.id)
-            return await HTTPAttempt(self, attempt).verifyThenRun(body, exchange, run)
+            return await HTTPAttempt(self, attempt, call.fingerprint).verifyThenRun(body, exchange, run)
         case .completed(let record) where mode == .enforce:
             return replay(record, call.id)
         case .refused(let refusal) where mode == .enforce:
