@@ -99,7 +99,10 @@ final class ResponseTee: Sendable {
     }
 
     private func take(_ piece: ByteBuffer) async throws {
-        guard state.withLock({ !$0.isDecided }) else { throw BrokenOff() }
+        let (isDecided, stopped) = state.withLock { ($0.isDecided, $0.stopped) }
+        if isDecided { throw BrokenOff() }
+        // Said again to a handler that did not listen.
+        if let stopped { throw stopped }
         run.attempt.progressed()
         let limit = run.policy.responseLimit
         let relay = state.withLock { state in
@@ -154,7 +157,9 @@ final class ResponseTee: Sendable {
 
     private func finish(_ trailers: HTTPFields?) async {
         guard decide() else { return }
-        let (relay, held, length, digest) = state.withLock { ($0.relay, $0.held, $0.length, $0.hash.finalize()) }
+        let (relay, held, length, digest, stopped) = state.withLock { ($0.relay, $0.held, $0.length, $0.hash.finalize(), $0.stopped) }
+        // A handler that ends as if nothing had happened: what it sent is not the whole answer.
+        if let stopped { return give(stopped.answer) }
         guard let relay else { return give(await run.record(HTTPAnswer(received.head, .bytes(held, trailers: trailers)), held, trailers)) }
         run.failpoints.pass(.afterAnswer)
         let outcome = Outcome(received.head, omitted: length, digest: digest, policy: run.policy)

@@ -312,4 +312,24 @@ struct StreamTests {
             #expect(try await store.record()?.outcome == nil && service.runs.count == 1)
         }
     }
+
+    @Test("a handler that ignores that its answer cannot be sent does not make a part of it the outcome (H36)")
+    func swallowedError() async throws {
+        let store = DurableStore()
+        try await TestService.run(.test { $0.responseLimit = 10 }, store: store, handler: { _, _ in
+            Response(status: .ok, body: ResponseBody { writer in
+                try await writer.write(ByteBuffer(string: "01234"))
+                store.set { $0.apply = StoreError(.full, "no space") }
+                do { try await writer.write(ByteBuffer(string: "0123456789")) } catch {}
+                store.set { $0.apply = nil }
+                do { try await writer.write(ByteBuffer(string: "56789")) } catch {}
+                try await writer.finish(nil)
+            })
+        }) { service async throws in
+            let reply = try await service.send()
+            #expect(reply.status == 503 && reply.code == "outcome-uncertain")
+            #expect(try await store.record()?.state == .claimed)
+            #expect(!service.events.all.contains("recorded 200"))
+        }
+    }
 }
