@@ -13,8 +13,12 @@ extension HTTPScene {
         } catch is BodyTooLarge {
             throw tooLarge
         } catch let error as SpoolError {
-            throw HTTPProblem(.storeUnavailable, "The request's body cannot be held: \(error)", retryAfter: 30)
+            throw notHeld(error)
         }
+    }
+
+    func notHeld(_ error: any Error) -> HTTPProblem {
+        HTTPProblem(.storeUnavailable, "The request's body cannot be held: \(error)", retryAfter: 30)
     }
 
     /// What the request asks for, and its key where that is part of the body.

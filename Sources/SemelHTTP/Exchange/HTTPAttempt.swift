@@ -28,7 +28,8 @@ struct HTTPAttempt: Sendable {
     /// without waiting it runs on the caller's thread, and is told of its cancellation when it waits.
     func run(_ body: SpooledBody, _ handler: @escaping Handler) async -> HTTPAnswer {
         let task = detach { await perform(body, handler) }
-        attempt.onEnd { if $0 != .finished { task.cancel() } }
+        // In `observe` nothing stops a request.
+        if http.mode == .enforce { attempt.onEnd { if $0 != .finished { task.cancel() } } }
         return await task.value
     }
 
