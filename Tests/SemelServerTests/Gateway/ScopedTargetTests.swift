@@ -53,7 +53,7 @@ private func withGateway(
           - name: payment
             match: { methods: [POST], path: /v1/** }
             upstream: payments
-        \(lines.split(separator: "\n").map { "    " + $0 }.joined(separator: "\n"))
+        \(lines.replacing("PORT", with: "\(server.port)").split(separator: "\n").map { "    " + $0 }.joined(separator: "\n"))
         """
     let reading = ConfigurationReader.read(text: text, file: "semel.yaml")
     let gateway = try await Gateway(configuration: try #require(reading.configuration, "\(reading.diagnostics)"), store: MemoryStore())
@@ -157,3 +157,32 @@ struct ScopedTargetTests {
         }
     }
 }
+
+#if JWT
+@Suite("Tokens of a scene")
+struct SceneTokenTests {
+    /// HS256 with 32 times the letter s, for `{"sub":"ada"}`.
+    static let token = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZGEifQ.ROkFw_1Vow1OxRyyRyRUxWNRCLW0LKHA_v3TaERXI0c"
+
+    @Test("are verified where another service is asked too, before it is", arguments: ["", "authorize: http://127.0.0.1:PORT/authorize\n"])
+    func verified(authorize: String) async throws {
+        let seen = Collected<String>()
+        let scene = "scope: none\neffect: unknown\njwt: { secret: \(String(repeating: "s", count: 32)) }\n" + authorize
+        try await withGateway(scene: scene, target: { peer in
+            while true {
+                let message = try await peer.message()
+                seen.add(String(message.startLine.split(separator: " ")[1]))
+                try await peer.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+            }
+        }) { port in
+            for fields in [[], ["Authorization: Bearer \(Self.token)x"], ["Authorization: Basic \(Self.token)"]] {
+                let answer = try await post(port, ["Idempotency-Key: \"k\""] + fields)
+                #expect(answer.status == 401 && answer.field("www-authenticate") == "Bearer", "\(fields)")
+            }
+            #expect(seen.values == [])
+            #expect(try await post(port, ["Idempotency-Key: \"k\"", "Authorization: Bearer \(Self.token)"]).status == 201)
+            #expect(seen.values == (authorize.isEmpty ? [] : ["/authorize"]) + ["/v1/payments"])
+        }
+    }
+}
+#endif
