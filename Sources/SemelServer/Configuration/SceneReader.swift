@@ -20,7 +20,7 @@ struct SceneReader {
         let upstream = reader.upstream(named: "upstream", in: section, among: upstreams, declared: root)
         let effect = effect()
         let jwt = jwt()
-        var http = HTTPPolicy(policy: policy(named: name, effect: effect?.effect ?? .unknown))
+        var http = HTTPPolicy(policy: policy(named: name, effect: effect?.effect ?? .unknown), scopeSource: .none)
         http.methods = match?.methods ?? http.methods
         readKey(into: &http)
         readScope(into: &http, hasTokens: jwt != nil || section["jwt"] != nil)
