@@ -56,7 +56,7 @@ struct HTTPSuite {
 
     /// What the rules themselves cost, in one task and without a server.
     private func alone() async throws {
-        let policy = HTTPPolicy(policy: Policy(scene: "alone", effect: .unknown, liveKeys: nil), keyRequired: true)
+        let policy = HTTPPolicy(policy: Policy(scene: "alone", effect: .unknown, liveKeys: nil), keyRequired: true, scopeSource: .none)
         let scene = try HTTPScene(policy, operations: Operations(store: MemoryStore()))
         let body = RequestBody(buffer: ByteBuffer(string: #"{"amount":100}"#))
         func cost(_ count: Int, _ key: (Int) -> String) async throws -> Double {
@@ -81,7 +81,7 @@ struct HTTPSuite {
         let router = Router()
         router.post("plain") { _, _ in "made" }
         for (path, operations) in [("memory", Operations(store: MemoryStore())), ("sqlite", Operations(store: store))] {
-            let policy = HTTPPolicy(policy: Policy(scene: path, effect: .unknown, liveKeys: nil), keyRequired: true)
+            let policy = HTTPPolicy(policy: Policy(scene: path, effect: .unknown, liveKeys: nil), keyRequired: true, scopeSource: .none)
             router.group(RouterPath(path)).add(middleware: try IdempotencyMiddleware(policy, operations: operations)).post { _, _ in "made" }
         }
         var logger = Logger(label: "bench")

@@ -281,7 +281,7 @@ struct StreamTests {
                 return try await connection.hear(until: "data: 2")
             }
             #expect(!heard.contains("data: 2") && !heard.hasSuffix("0\r\n\r\n"))
-            await service.events.wait(for: "suspended interrupted-stream")
+            await service.events.wait(for: "suspended stream-interrupted")
             gate.open()
             #expect(try await service.send(body: "{}").code == "outcome-uncertain")
             #expect(!service.events.all.contains("recorded 200"))
