@@ -89,7 +89,8 @@ import Testing
         try await withPlane(kind) { plane in
             let (path, _) = try await Self.lost(plane, "k")
             var decision = Self.why.object!
-            decision["epoch"] = try #require(try await plane.get(path)["epoch"])
+            let epoch: JSONValue = try #require(try await plane.get(path)["epoch"])
+            decision["epoch"] = epoch
             let body = JSONValue.object(decision)
             let answers = try await withThrowingTaskGroup(of: PlaneAnswer.self) { group in
                 for _ in 0..<8 { group.addTask { try await plane.post(path + "/resolve", body) } }
