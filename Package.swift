@@ -9,8 +9,12 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("InternalImportsByDefault"),
 ]
 
-func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+// Where every request passes: an asynchronous function stays where its caller runs, which saves a look for another place at
+// each call and each return.
+let staying: [SwiftSetting] = [.enableUpcomingFeature("NonisolatedNonsendingByDefault")]
+
+func library(_ name: String, _ dependencies: [Target.Dependency], _ more: [SwiftSetting] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings + more)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -70,18 +74,18 @@ let package = Package(
         // The core: what "once" means, as pure values and state machines. No I/O.
         library("SemelCore", [crypto]),
         // The runtime: the store protocol, the operations around it, and the memory store.
-        library("Semel", ["SemelCore", logging, metrics, lifecycle]),
+        library("Semel", ["SemelCore", logging, metrics, lifecycle], staying),
 
         // Stores.
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
-        library("SemelSQLite", ["Semel", "CSQLite", logging, crypto]),
+        library("SemelSQLite", ["Semel", "CSQLite", logging, crypto], staying),
 
         // HTTP: the rules, without a server; and their thin adapters.
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         library("SemelHTTP", [
             "Semel", "CZlib", httpTypes, nioCore, nioPosix, crypto,
             .product(name: "RawStructuredFieldValues", package: "swift-http-structured-headers"),
-        ]),
+        ], staying),
         library("SemelHummingbird", ["SemelHTTP", hummingbird, httpTypes, nioCore, logging]),
 
         // The program.
@@ -110,15 +114,17 @@ let package = Package(
 
         tests("SemelCoreTests", ["SemelCore"]),
         tests("SemelTests", ["Semel", "SemelTesting"]),
-        tests("SemelSQLiteTests", ["SemelSQLite", "SemelTesting", "CSQLite", "FaultyDisk", "store-worker"]),
+        // Real processes to start, signal and wait for.
+        .target(name: "ChildProcesses", dependencies: ["Semel"], path: "Tests/Support/ChildProcesses", swiftSettings: settings),
+        tests("SemelSQLiteTests", ["SemelSQLite", "SemelTesting", "CSQLite", "FaultyDisk", "ChildProcesses", "store-worker"]),
         // A process to kill, and a disk to break, for the tests of the embedded store.
         executable("store-worker", ["SemelSQLite"], path: "Tests/Support/StoreWorker"),
         .target(name: "FaultyDisk", dependencies: ["CSQLite"], path: "Tests/Support/FaultyDisk"),
         tests("SemelHTTPTests", ["SemelHTTP", "SemelHummingbird", "SemelTesting", "CZlib", hummingbird, asyncHTTPClient, httpTypes, nioCore, nioPosix, nioHTTP1, logging]),
         // Real processes, killed at named places. They need the executables, which `swift build --build-tests` builds.
-        tests("SemelCrashTests", ["Semel", "semel", "payments", asyncHTTPClient, nioCore, nioHTTP1]),
+        tests("SemelCrashTests", ["ChildProcesses", "Semel", "semel", "payments", asyncHTTPClient, nioCore, nioHTTP1]),
         tests("SemelServerTests", [
-            "SemelServer", "SemelSQLite", "semel", "SemelTesting", asyncHTTPClient, hummingbird, httpTypes, lifecycle, logging, nioCore, nioHTTP1,
+            "SemelServer", "SemelSQLite", "semel", "SemelTesting", "ChildProcesses", asyncHTTPClient, hummingbird, httpTypes, lifecycle, logging, nioCore, nioHTTP1,
             nioPosix,
             .product(name: "HummingbirdCore", package: "hummingbird"),
             .product(name: "NIOSSL", package: "swift-nio-ssl"),

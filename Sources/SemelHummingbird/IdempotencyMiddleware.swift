@@ -53,7 +53,7 @@ public struct IdempotencyMiddleware<Context: RequestContext>: RouterMiddleware {
         if let answer = scene.ownAnswer(to: request.head) { return Response(answer) }
         guard scene.covers(request.head) else { return try await next(request, context) }
         let exchange = HTTPExchange(
-            request.head, identity: await identity?(request, context), trace: TraceContext.continuing(request.headers[.traceparent], random: scene.scene.operations.environment.random), verify: verify)
+            request.head, identity: await identity?(request, context), trace: TraceContext.continuing(request.headers.value(of: .traceparent), random: scene.scene.operations.environment.random), verify: verify)
         let limit = scene.policy.responseLimit
         return try await withoutActuallyEscaping(next) { next in
             // The engine returns only when the handler has, so `next` is never called too late. It must not even be kept

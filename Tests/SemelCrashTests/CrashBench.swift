@@ -1,4 +1,5 @@
 import AsyncHTTPClient
+import ChildProcesses
 import Foundation
 import NIOCore
 import NIOHTTP1
@@ -24,7 +25,7 @@ final class CrashBench: Sendable {
             let bench = CrashBench(folder: folder, payments: payments, port: port, client: client)
             let result = try await body(bench)
             payments.signal(SIGTERM)
-            _ = await payments.waitUntilEnded()
+            await payments.end()
             try await client.shutdown()
             try FileManager.default.removeItem(at: folder)
             return result
@@ -119,7 +120,7 @@ final class CrashBench: Sendable {
             last = answer
             try await Task.sleep(for: .milliseconds(100))
         }
-        throw ChildError(description: "no final answer for \(key) in 15 s; the last was \(String(describing: last))")
+        throw ChildError("no final answer for \(key) in 15 s; the last was \(String(describing: last))")
     }
 
     /// How often the effect of `key` happened, as the payments service counts it.
@@ -129,7 +130,7 @@ final class CrashBench: Sendable {
         for line in text.split(separator: "\n") {
             guard let entry = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any],
                 let name = entry["key"] as? String, let count = entry["count"] as? Int
-            else { throw ChildError(description: "the ledger wrote \"\(line)\"") }
+            else { throw ChildError("the ledger wrote \"\(line)\"") }
             if name.trimmingCharacters(in: ["\""]) == key { return count }
         }
         return 0

@@ -1,3 +1,4 @@
+import ChildProcesses
 import Foundation
 import Testing
 
@@ -38,7 +39,7 @@ struct GatewayCrashTests {
             let key = "order-\(failpoint)"
             let dying = try await bench.startGateway(scene: kind.scene, failpoints: "\(failpoint)=kill")
             let answer = try? await bench.pay(dying, key: key, path: kind.path)
-            #expect(await dying.process.waitUntilEnded() == .init(signal: SIGKILL))
+            #expect(await dying.process.end() == .signal(SIGKILL))
             #expect(bench.firedFailpoints == [failpoint], "the fault did not fire")
             #expect(answer == nil, "an answer was sent before the process died at \(failpoint)")
 
@@ -65,7 +66,7 @@ struct GatewayCrashTests {
             // The gateway still works: a fresh key goes through.
             #expect(try await bench.pay(restarted, key: "fresh-\(failpoint)", path: kind.path).status == 201)
             restarted.process.signal(SIGTERM)
-            #expect(await restarted.process.waitUntilEnded() == .init(code: 0))
+            #expect(await restarted.process.end() == .code(0))
         }
     }
 
@@ -75,7 +76,7 @@ struct GatewayCrashTests {
             let scene = Self.unknown.scene + "\nlimits: { response: 64KiB }"
             let dying = try await bench.startGateway(scene: scene, failpoints: "whileStreaming=kill")
             let answer = try? await bench.pay(dying, key: "large", headers: ["Demo-Body": "2MiB"])
-            #expect(await dying.process.waitUntilEnded() == .init(signal: SIGKILL))
+            #expect(await dying.process.end() == .signal(SIGKILL))
             #expect(bench.firedFailpoints == ["whileStreaming"])
             #expect(answer == nil)
 
@@ -92,7 +93,7 @@ struct GatewayCrashTests {
             #expect(retry.code == "outcome-unavailable")
             #expect(try await bench.effects(of: "larger") == 1)
             restarted.process.signal(SIGTERM)
-            #expect(await restarted.process.waitUntilEnded() == .init(code: 0))
+            #expect(await restarted.process.end() == .code(0))
         }
     }
 
@@ -101,7 +102,7 @@ struct GatewayCrashTests {
         try await CrashBench.withBench { bench in
             let dying = try await bench.startGateway(scene: Self.queryable.scene, failpoints: "whileRenewing=kill")
             let answer = try? await bench.pay(dying, key: "slow", headers: ["Demo-Latency": "5s"])
-            #expect(await dying.process.waitUntilEnded() == .init(signal: SIGKILL))
+            #expect(await dying.process.end() == .signal(SIGKILL))
             #expect(bench.firedFailpoints == ["whileRenewing"])
             #expect(answer == nil)
             let restarted = try await bench.startGateway(scene: Self.queryable.scene)
@@ -109,7 +110,7 @@ struct GatewayCrashTests {
             #expect(final.status == 409)
             #expect(try await bench.effects(of: "slow") == 1)
             restarted.process.signal(SIGTERM)
-            #expect(await restarted.process.waitUntilEnded() == .init(code: 0))
+            #expect(await restarted.process.end() == .code(0))
         }
     }
 
@@ -118,17 +119,17 @@ struct GatewayCrashTests {
         try await CrashBench.withBench { bench in
             let first = try await bench.startGateway(scene: Self.queryable.scene, failpoints: "afterAnswer=kill")
             _ = try? await bench.pay(first, key: "asked")
-            #expect(await first.process.waitUntilEnded() == .init(signal: SIGKILL))
+            #expect(await first.process.end() == .signal(SIGKILL))
             // Its resolver finds the operation by itself, perhaps before the gateway listens.
             let second = try bench.launchGateway(scene: Self.queryable.scene, failpoints: "whileVerifying=kill")
-            #expect(await second.waitUntilEnded() == .init(signal: SIGKILL))
+            #expect(await second.end() == .signal(SIGKILL))
             #expect(bench.firedFailpoints == ["afterAnswer", "whileVerifying"])
             let third = try await bench.startGateway(scene: Self.queryable.scene)
             _ = try await bench.payUntilFinal(third, key: "asked") { $0.status == 201 || $0.code == "outcome-unavailable" }
             #expect(try await bench.effects(of: "asked") == 1)
             #expect(try await bench.operations(third, state: "uncertain") == 0)
             third.process.signal(SIGTERM)
-            #expect(await third.process.waitUntilEnded() == .init(code: 0))
+            #expect(await third.process.end() == .code(0))
         }
     }
 
@@ -140,7 +141,7 @@ struct GatewayCrashTests {
             while try await bench.effects(of: "drained") == 0 { try await Task.sleep(for: .milliseconds(20)) }
             gateway.process.signal(SIGTERM)
             #expect(try await slow.status == 201)
-            #expect(await gateway.process.waitUntilEnded() == .init(code: 0))
+            #expect(await gateway.process.end() == .code(0))
         }
     }
 }

@@ -1,3 +1,4 @@
+import ChildProcesses
 import Foundation
 import Semel
 @testable import SemelSQLite
@@ -10,18 +11,18 @@ struct CrashTests {
 
     @Test("a second process is refused while the first one runs, and let in after it was killed")
     func secondProcess() async throws {
-        let holder = try Worker([folder.database, "hold"])
-        #expect(await holder.line("open") != nil)
-        let second = try Worker([folder.database, "hold"])
-        let refusal = try #require(await second.line("refused"))
+        let holder = try worker(folder, "hold")
+        _ = try await holder.line(beginning: "open")
+        let second = try worker(folder, "hold")
+        let refusal = try await second.line(beginning: "refused")
         #expect(refusal.contains(folder.database))
         #expect(refusal.contains("in another process"))
-        holder.kill()
-        _ = await holder.end()
-        let third = try Worker([folder.database, "hold"])
-        #expect(await third.line("open") != nil)
-        third.kill()
-        _ = await third.end()
+        holder.signal(SIGKILL)
+        await holder.end()
+        let third = try worker(folder, "hold")
+        _ = try await third.line(beginning: "open")
+        third.signal(SIGKILL)
+        await third.end()
     }
 
     @Test(
@@ -31,11 +32,10 @@ struct CrashTests {
         for callers in [1, 64] {
             let folder = TemporaryFolder()
             let log = folder.path + "/fired"
-            let worker = try Worker(
-                [folder.database, "work", "\(callers)"],
+            let worker = try self.worker(
+                folder, "work", "\(callers)",
                 environment: ["SEMEL_FAILPOINTS": "\(failpoint)=kill@\(passing)", "SEMEL_FAILPOINT_LOG": log])
-            let end = try #require(await worker.end())
-            #expect(end.reason == .uncaughtSignal && end.status == SIGKILL)
+            #expect(await worker.end() == .signal(SIGKILL))
             #expect(try String(contentsOfFile: log, encoding: .utf8) == failpoint + "\n")
             let found = try await check(folder, worker.lines)
             // The batch under way when the process died: before its commit it left nothing, after it, all of it.
@@ -50,14 +50,18 @@ struct CrashTests {
         var acknowledged = 0
         for round in 1...5 {
             let folder = TemporaryFolder()
-            let worker = try Worker([folder.database, "work", "64"])
-            #expect(await worker.line("completed \(round * 300)") != nil)
-            worker.kill()
-            _ = await worker.end()
+            let worker = try self.worker(folder, "work", "64")
+            _ = try await worker.line(beginning: "completed \(round * 300)")
+            worker.signal(SIGKILL)
+            await worker.end()
             acknowledged += worker.lines.count
             _ = try await check(folder, worker.lines)
         }
         #expect(acknowledged > 1000)
+    }
+
+    private func worker(_ folder: TemporaryFolder, _ arguments: String..., environment: [String: String] = [:]) throws -> ChildProcess {
+        try ChildProcess("store-worker", [folder.database] + arguments, environment: environment, in: URL(fileURLWithPath: folder.path))
     }
 
     /// Opens what a killed worker left, and compares it with what the worker was told.

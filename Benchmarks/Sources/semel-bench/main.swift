@@ -2,10 +2,11 @@ import Foundation
 
 // semel-bench: every figure as a ratio against the engine's own limit, measured in the same run.
 //
-// usage: semel-bench [suite …]      suites: sqlite, http
+// usage: semel-bench [suite …]      suites: sqlite, http, gateway
 let suites: [(name: String, run: () async throws -> Report)] = [
     ("sqlite", { try await SQLiteSuite().run() }),
     ("http", { try await HTTPSuite().run() }),
+    ("gateway", { try await GatewaySuite().run() }),
 ]
 
 let wanted = CommandLine.arguments.dropFirst()
@@ -16,8 +17,13 @@ if let unknown = wanted.first(where: { name in !suites.contains { $0.name == nam
 var isMet = true
 for suite in suites where wanted.isEmpty || wanted.contains(suite.name) {
     print("== \(suite.name)")
-    let report = try await suite.run()
-    isMet = report.isMet && isMet
+    do {
+        let report = try await suite.run()
+        isMet = report.isMet && isMet
+    } catch {
+        print("   FAILED \(error)")
+        isMet = false
+    }
 }
 print(isMet ? "Every required figure is met." : "At least one required figure is missed.")
 exit(isMet ? 0 : 1)

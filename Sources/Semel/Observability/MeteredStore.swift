@@ -17,6 +17,7 @@ public struct MeteredStore: OperationStore {
     }
 
     public var capabilities: StoreCapabilities { store.capabilities }
+    public var unwrapped: any OperationStore { store.unwrapped }
 
     public func claim(_ requests: [ClaimRequest]) async throws(StoreError) -> [ClaimResult] {
         let start = uptime()

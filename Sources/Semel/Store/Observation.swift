@@ -55,7 +55,7 @@ package final class ObservationRegistry: Sendable {
     package var isEmpty: Bool { state.withLock { $0.watchers.isEmpty } }
 
     package func signal(_ id: OperationID) {
-        let continuations = state.withLock { $0.watchers[id].map { Array($0.values) } ?? [] }
+        let continuations = state.withLock { $0.watchers.isEmpty ? [] : $0.watchers[id].map { Array($0.values) } ?? [] }
         for continuation in continuations { continuation.yield() }
     }
 }

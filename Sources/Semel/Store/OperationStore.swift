@@ -16,6 +16,9 @@ public import SemelCore
 public protocol OperationStore: Sendable {
     var capabilities: StoreCapabilities { get }
 
+    /// The store that keeps the records: this one, or the one that this one only passes its calls on to.
+    var unwrapped: any OperationStore { get }
+
     func claim(_ requests: [ClaimRequest]) async throws(StoreError) -> [ClaimResult]
     func apply(_ transitions: [Transition]) async throws(StoreError) -> [TransitionResult]
 
@@ -61,6 +64,8 @@ public protocol OperationStore: Sendable {
 }
 
 extension OperationStore {
+    public var unwrapped: any OperationStore { self }
+
     public func claim(_ request: ClaimRequest) async throws(StoreError) -> ClaimResult {
         try await claim([request])[0]
     }

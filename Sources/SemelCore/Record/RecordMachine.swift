@@ -64,7 +64,10 @@ public enum RecordMachine {
             if record.leaseUntil > now.lease {
                 // Its own claim, whose answer was lost (H14).
                 if record.owner == request.owner, record.state != .streaming {
-                    return (.granted(grant(record.state == .verifying ? .verify : .again, record, at: now)), .keep)
+                    var given = grant(record.state == .verifying ? .verify : .again, record, at: now)
+                    // The holder before lost its right when this one took over, at the latest.
+                    if record.attempt > 1 || record.state == .verifying { given.previousChange = record.changedAt }
+                    return (.granted(given), .keep)
                 }
                 return (.inProgress(leaseRemaining: record.leaseUntil - now.lease), .keep)
             }

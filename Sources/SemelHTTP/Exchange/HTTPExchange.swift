@@ -16,11 +16,15 @@ public struct HTTPExchange: Sendable {
     /// For an effect that can be asked: whether it happened, and with what outcome where that is known. Called once nothing
     /// of the last holder can still be under way.
     public var verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)?
+    /// Waits until nothing of the last holder can still be under way, by the rules the operation was claimed under (H57);
+    /// ``Scene/waitOutFlight(of:)`` when `nil`. For a surface that pins more than a ``Policy``.
+    public var waitOutFlight: (@Sendable (Attempt) async throws -> Void)?
 
     public init(
         _ request: HTTPRequest, identity: String? = nil, trace: TraceContext? = nil, parent: OperationReference? = nil,
         authorize: (@Sendable (HTTPRequest) async -> HTTPAnswer?)? = nil,
-        verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)? = nil
+        verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)? = nil,
+        waitOutFlight: (@Sendable (Attempt) async throws -> Void)? = nil
     ) {
         self.request = request
         self.identity = identity
@@ -28,6 +32,7 @@ public struct HTTPExchange: Sendable {
         self.parent = parent
         self.authorize = authorize
         self.verify = verify
+        self.waitOutFlight = waitOutFlight
     }
 }
 

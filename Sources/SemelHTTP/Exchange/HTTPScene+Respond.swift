@@ -86,9 +86,9 @@ extension HTTPScene {
         }
         switch beginning {
         case .run(let attempt):
-            return await inTrace(of: attempt) { await HTTPAttempt(self, attempt).run(body, run) }
+            return await inTrace(of: attempt) { await HTTPAttempt(self, attempt, call.fingerprint).run(body, run) }
         case .verify(let attempt):
-            return await inTrace(of: attempt) { await HTTPAttempt(self, attempt).verifyThenRun(body, exchange.verify, run) }
+            return await inTrace(of: attempt) { await HTTPAttempt(self, attempt, call.fingerprint).verifyThenRun(body, exchange, run) }
         case .completed(let record) where mode == .enforce:
             return replay(record, call.id)
         case .refused(let refusal) where mode == .enforce:

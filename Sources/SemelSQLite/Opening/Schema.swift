@@ -47,6 +47,12 @@ enum Schema {
         var epoch: Epoch
     }
 
+    /// Whether anything was ever kept here; an operator's decision counts.
+    static func hasRecords(_ database: Database) throws -> Bool {
+        let tables = ["semel_live", "semel_completed", "semel_tombstone", "semel_segment", "semel_audit"]
+        return try database.integer("SELECT " + tables.map { "EXISTS (SELECT 1 FROM \($0))" }.joined(separator: " OR ")) == 1
+    }
+
     /// Brings the tables to this program's version, and reads the state. `nil` for a new file without a state.
     static func prepare(_ database: Database) throws -> State? {
         let exists = try database.integer("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'semel_state'") == 1

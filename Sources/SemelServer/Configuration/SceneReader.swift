@@ -29,6 +29,7 @@ struct SceneReader {
         let authorization = authorization(jwt)
         let tokensPath = tokensPath()
         check(&http.policy)
+        if let effect { checkScope(of: http, reaches: effect) }
         guard let match, let upstream, let effect else { return nil }
         let scene = try? SceneConfiguration(
             match: match, upstream: upstream, http: http, effectQuery: effect.query, downstreamKey: effect.downstreamKey,

@@ -63,7 +63,10 @@ struct GatewayResponder: Sendable {
             let (head, fields, isValid) = (request.head, fields, claims != nil)
             exchange.authorize = { _ in await authorizer.refusal(of: head, fields, hasValidToken: isValid) }
         }
-        if let verifier = scene.verifier { exchange.verify = { try await verifier.verify($0) } }
+        if let verifier = scene.verifier {
+            exchange.verify = { try await verifier.verify($0) }
+            exchange.waitOutFlight = { try await verifier.waitOutFlight(of: $0) }
+        }
         let forwarder = SceneForwarder(route: scene, head: request.head, fields: fields, environment: environment)
         try await writer.send(scene.http.respond(to: exchange, body: request.body) { try await forwarder.run($0) })
     }

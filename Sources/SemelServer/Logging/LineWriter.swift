@@ -20,11 +20,15 @@ package final class LineWriter: Sendable {
     }
 
     private let descriptor: CInt
+    private let owner: (any AnyObject & Sendable)?
     private let state = Locked(State())
     private let queue = DispatchQueue(label: "semel.log")
 
-    package init(descriptor: CInt) {
+    /// - Parameter owner: who closes the descriptor when it goes; kept as long as something may still be written. A number
+    ///   that was closed too early is soon another file's, and the lines would land there.
+    package init(descriptor: CInt, owner: (any AnyObject & Sendable)? = nil) {
         self.descriptor = descriptor
+        self.owner = owner
     }
 
     package convenience init(_ destination: LogConfiguration.Destination) {

@@ -231,6 +231,8 @@ struct RecordMachineTests {
                 case (.claimed, .granted(let grant)), (.verifying, .granted(let grant)):
                     #expect(payload == [1] && isOwn && grant.token == Self.holder && change == .keep && drawn == [])
                     #expect(grant.kind == (item.standing == .verifying ? .verify : .again))
+                    // Said again, it still tells how long what the holder before sent may be under way.
+                    #expect(grant.previousChange == item.record!.changedAt && grant.attempt == item.record!.attempt)
                 case (.claimed, .inProgress(let remaining)), (.verifying, .inProgress(let remaining)):
                     #expect(payload == [1] && !isOwn && !item.isLapsed && remaining == .seconds(1) && change == .keep)
                 case (.streaming, .inProgress(let remaining)):

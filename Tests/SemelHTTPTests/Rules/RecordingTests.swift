@@ -182,6 +182,31 @@ struct RecordingTests {
         }
     }
 
+    @Test("a zombie whose key is another request's by now is told so, and shown nothing of it", arguments: [200, 429, 500])
+    func supersededByAnother(_ status: Int) async throws {
+        let clock = ManualStoreClock()
+        let store = DurableStore(clock: clock)
+        let (started, gate) = (Gate(), Gate())
+        let runs = Tally()
+        try await TestService.run(store: store, handler: { _, _ in
+            guard runs.add() == 1 else { return Response(status: .created, body: ResponseBody(byteBuffer: ByteBuffer(string: "another's"))) }
+            started.open()
+            await gate.pass()
+            return Response(status: .init(code: status), body: ResponseBody(byteBuffer: ByteBuffer(string: "zombie")))
+        }) { service async throws in
+            async let zombie = service.send()
+            await started.pass()
+            clock.advance(by: .seconds(31))
+            let id = OperationID(scope: Scope("http"), key: try OperationKey("key-1"))
+            #expect(try await store.resolve(id, as: .notApplied, by: OperatorAct(actor: "a", reason: "r")) == .applied)
+            #expect(try await service.send(body: #"{"amount":2}"#).text == "another's")
+            gate.open()
+            let late = try await zombie
+            #expect(late.status == 422 && late.code == "key-reused" && !late.text.contains("another's"))
+            #expect(late.json?["safe_new_key"] == false)
+        }
+    }
+
     @Test("64 first requests at once run the handler once (H15, H40, R7)")
     func stampede() async throws {
         let (gate, started) = (Gate(), Gate())

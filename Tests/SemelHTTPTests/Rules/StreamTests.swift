@@ -260,4 +260,76 @@ struct StreamTests {
             #expect(written.count == 800)
         }
     }
+
+    @Test("an answer that stops for longer than the policy allows is broken off, whoever makes it (H8)", .timeLimit(.minutes(1)))
+    func hangsWhileSending() async throws {
+        let (clock, store, gate) = (ManualClock(), DurableStore(), Gate())
+        try await TestService.run(.test(progress: .seconds(5)), store: store, environment: clock.environment(), handler: { _, _ in
+            Response(status: .ok, headers: [.contentType: "text/event-stream"], body: ResponseBody { writer in
+                try await writer.write(ByteBuffer(string: "data: 1\n\n"))
+                // It does not heed that it is cancelled.
+                await gate.pass()
+                try await writer.write(ByteBuffer(string: "data: 2\n\n"))
+                try await writer.finish(nil)
+            })
+        }) { service async throws in
+            let heard = try await RawClient.with(port: service.port) { connection in
+                try await connection.say(rawRequest("POST", "/payments", ["Idempotency-Key: \"key-1\""]))
+                _ = try await connection.hear(until: "data: 1")
+                await clock.sleepers(atLeast: 1)
+                clock.advance(by: .seconds(5))
+                return try await connection.hear(until: "data: 2")
+            }
+            #expect(!heard.contains("data: 2") && !heard.hasSuffix("0\r\n\r\n"))
+            await service.events.wait(for: "suspended interrupted-stream")
+            gate.open()
+            #expect(try await service.send(body: "{}").code == "outcome-uncertain")
+            #expect(!service.events.all.contains("recorded 200"))
+        }
+    }
+
+    @Test("one that stops before its beginning was sent is answered as lost, and nothing of it counts", .timeLimit(.minutes(1)))
+    func hangsWhileHeldBack() async throws {
+        let (clock, store) = (ManualClock(), DurableStore())
+        let (written, gate, finished) = (Gate(), Gate(), Gate())
+        try await TestService.run(.test(progress: .seconds(5)), store: store, environment: clock.environment(), handler: { _, _ in
+            Response(status: .ok, body: ResponseBody { writer in
+                try await writer.write(ByteBuffer(string: "half"))
+                written.open()
+                await gate.pass()
+                finished.open()
+                try await writer.finish(nil)
+            })
+        }) { service async throws in
+            async let reply = service.send()
+            await written.pass()
+            await clock.sleepers(atLeast: 1)
+            clock.advance(by: .seconds(5))
+            #expect(try await reply.code == "upstream-lost")
+            gate.open()
+            await finished.pass()
+            #expect(try await service.send().code == "outcome-uncertain")
+            #expect(try await store.record()?.outcome == nil && service.runs.count == 1)
+        }
+    }
+
+    @Test("a handler that ignores that its answer cannot be sent does not make a part of it the outcome (H36)")
+    func swallowedError() async throws {
+        let store = DurableStore()
+        try await TestService.run(.test { $0.responseLimit = 10 }, store: store, handler: { _, _ in
+            Response(status: .ok, body: ResponseBody { writer in
+                try await writer.write(ByteBuffer(string: "01234"))
+                store.set { $0.apply = StoreError(.full, "no space") }
+                do { try await writer.write(ByteBuffer(string: "0123456789")) } catch {}
+                store.set { $0.apply = nil }
+                do { try await writer.write(ByteBuffer(string: "56789")) } catch {}
+                try await writer.finish(nil)
+            })
+        }) { service async throws in
+            let reply = try await service.send()
+            #expect(reply.status == 503 && reply.code == "outcome-uncertain")
+            #expect(try await store.record()?.state == .claimed)
+            #expect(!service.events.all.contains("recorded 200"))
+        }
+    }
 }

@@ -95,4 +95,34 @@ struct VerificationTests {
             #expect(asked.count == 1)
         }
     }
+
+    @Test("how long that is, the policy says under which the lost request was claimed (H57)", arguments: [true, false])
+    func inFlightAsPinned(isFencedNow: Bool) async throws {
+        let clock = ManualClock()
+        let store = DurableStore(clock: ManualStoreClock())
+        let runs = Tally()
+        try await TestService.run(
+            .test(effect: .queryable(inFlight: .seconds(20), isFenced: false)), store: store, environment: clock.environment(), handler: losing(runs)
+        ) { service async throws in
+            _ = try await service.send()
+        }
+        let askedAt = Locked([Duration]())
+        try await TestService.run(
+            .test(effect: .queryable(inFlight: .seconds(1), isFenced: isFencedNow)), store: store, environment: clock.environment(seed: 2),
+            verify: { _ in
+                askedAt.withLock { $0.append(clock.now.offset) }
+                return .notApplied
+            }, handler: losing(runs)
+        ) { service async throws in
+            async let second = service.send()
+            while askedAt.withLock({ $0.isEmpty }) && clock.now.offset < .seconds(20) {
+                // The heartbeat and, as it should be, the wait.
+                await clock.sleepers(atLeast: 1)
+                try await ContinuousClock().sleep(for: .milliseconds(20))
+                clock.advance(by: .seconds(1))
+            }
+            #expect(try await second.text == "ran again")
+        }
+        #expect(askedAt.withLock { $0 } == [.seconds(20)])
+    }
 }

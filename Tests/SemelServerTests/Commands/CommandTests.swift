@@ -1,3 +1,4 @@
+import ChildProcesses
 import Foundation
 import NIOCore
 import NIOPosix
@@ -17,23 +18,14 @@ private struct Run {
     }
 
     static func all(_ arguments: [String], environment: [String: String] = [:]) async throws -> Run {
-        let process = Process()
-        process.executableURL = try semelProgram()
-        process.arguments = arguments
-        process.environment = ["PATH": "/usr/bin:/bin"].merging(environment) { $1 }
-        let files = FileManager.default.temporaryDirectory.appendingPathComponent("semel-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: files, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: files) }
-        let (output, errors) = (files.appendingPathComponent("out"), files.appendingPathComponent("err"))
-        for file in [output, errors] { try Data().write(to: file) }
-        process.standardOutput = try FileHandle(forWritingTo: output)
-        process.standardError = try FileHandle(forWritingTo: errors)
-        process.standardInput = FileHandle.nullDevice
-        let code: Int32 = try await withCheckedThrowingContinuation { continuation in
-            process.terminationHandler = { continuation.resume(returning: $0.terminationReason == .exit ? $0.terminationStatus : -$0.terminationStatus) }
-            do { try process.run() } catch { continuation.resume(throwing: error) }
-        }
-        return Run(code: code, output: try String(contentsOf: output, encoding: .utf8), errors: try String(contentsOf: errors, encoding: .utf8))
+        let folder = try Folder()
+        let process = try ChildProcess("semel", arguments, environment: environment, in: folder.url)
+        let code: Int32 =
+            switch await process.end() {
+            case .code(let code): code
+            case .signal(let signal): -signal
+            }
+        return Run(code: code, output: process.output, errors: process.errorOutput)
     }
 }
 
@@ -170,12 +162,9 @@ struct CommandTests {
 
     @Test("a control plane that cannot be reached ends with 3")
     func unreachable() async throws {
-        // A port that was bound and given back: nobody listens there.
-        let channel = try await ServerBootstrap(group: .singletonMultiThreadedEventLoopGroup).bind(host: "127.0.0.1", port: 0).get()
-        let port = channel.localAddress?.port ?? 0
-        try await channel.close()
+        let port = try RefusingPort()
         for command in [["ops", "list"], ["audit", "verify"]] {
-            let run = try await Run.all(command + ["--url", "http://127.0.0.1:\(port)"])
+            let run = try await Run.all(command + ["--url", "http://127.0.0.1:\(port.number)"])
             #expect(run.code == 3)
             #expect(run.errors.contains("cannot be reached"))
         }

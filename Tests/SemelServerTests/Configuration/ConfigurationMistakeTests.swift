@@ -34,6 +34,12 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         return MistakeCase(name, text, line: line, path: path.isEmpty ? "scenes.payment.capture" : "scenes.payment.capture.\(path)", problem, remedy: remedy, isWarning: isWarning)
     }
 
+    /// With another scope, on line 8, and a token that is verified.
+    static func scoped(_ name: String, _ scope: String, _ line: String, path: String, _ problem: String, remedy: String, isWarning: Bool = false) -> MistakeCase {
+        let text = configuration(scene: line, "jwt: { secret: \(String(repeating: "s", count: 32)) }").replacing("scope: none", with: "scope: \(scope)")
+        return MistakeCase(name, text, line: 10, path: "scenes.payment.capture.\(path)", problem, remedy: remedy, isWarning: isWarning)
+    }
+
     static let all: [MistakeCase] = [
         // The text as such.
         MistakeCase("broken YAML", "listen: 127.0.0.1:80\nstore: [a", line: 3, path: "", "not valid YAML", remedy: "bracket"),
@@ -115,6 +121,11 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         .scene("a derived key without a secret", "effect: { deduplicates: { keeps: 1d, derive: true } }", path: "effect.deduplicates.derive", "needs a secret", remedy: "secretFile"),
         .scene("a query without a bound", "effect: { queryable: { get: '/{key}' } }", path: "effect.queryable", "`inFlight` is missing", remedy: "30s"),
         .scene("a query without the key", "effect: { queryable: { get: /payments, inFlight: 1s } }", path: "effect.queryable.get", "does not contain {key}", remedy: "{key}"),
+        .scene("a question about a derived key without a secret", "effect: { queryable: { get: '/{derived}', inFlight: 1s } }", path: "effect.queryable.get", "needs a secret", remedy: "secretFile"),
+        .scene("a question about something unknown", "effect: { queryable: { get: '/{tenant}/{key}', inFlight: 1s } }", path: "effect.queryable.get", "braces around something else", remedy: "{scope}"),
+        .scoped("a question that cannot carry the token", "{ claim: sub }", "effect: { queryable: { get: '/{key}', inFlight: 1s } }", path: "effect.queryable.get", "cannot carry the client's token", remedy: "{scope}"),
+        .scoped("a question that does not name the route", "{ header: X-Tenant, byRoute: true }", "effect: { queryable: { get: '/{key}', inFlight: 1s } }", path: "effect.queryable.get", "which route is meant", remedy: "{scope}"),
+        .scoped("a question without a field that not every request brings", "{ header: X-Forwarded-User }", "effect: { queryable: { get: '/{key}', inFlight: 1s } }", path: "effect.queryable.get", "does not reach the target with every request", remedy: "{scope}"),
         .scene("a status that is both", "effect: { queryable: { get: '/{key}', inFlight: 1s, applied: [200, 404] } }", path: "effect.queryable.absent", "404 is listed as applied and as absent", remedy: "once"),
         .scene("an error taken for absent", "effect: { queryable: { get: '/{key}', inFlight: 1s, absent: [404, 503] } }", path: "effect.queryable.absent", "503 tells that the question was not answered", remedy: "404"),
         .scene("an over-claimed guarantee", "guarantee: deduplicatedByTarget", path: "guarantee", "more than its parts can keep, which is atMostOnce", remedy: "effect: deduplicates"),
@@ -148,6 +159,7 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         .scene("a key from a request id (H31)", "key: { header: X-Request-Id }", path: "key", "differs between a request and its retry", remedy: "Idempotency-Key", isWarning: true),
         .scene("running while the store is down", "onStoreFailure: open", path: "onStoreFailure", "unprotected", remedy: "closed", isWarning: true),
         .scene("only observing", "mode: observe", path: "mode", "nothing is promised", remedy: "enforce", isWarning: true),
+        .scoped("tenants that a target may take for one", "{ header: X-Tenant }", "effect: deduplicates", path: "effect", "unless it tells tenants apart itself", remedy: "derive: true", isWarning: true),
         .scene("a target that forgets early", "effect: { deduplicates: { keeps: 1h } }", path: "effect", "the level is lowered to atLeastOnce", remedy: "redelivery", isWarning: true),
         MistakeCase("a store that forgets", configuration(scene: "effect: unknown").replacing("sqlite:./semel.db", with: "memory"), line: 5, path: "scenes.payment.capture.guarantee", "lowered to bestEffort", remedy: "durable store", isWarning: true),
         MistakeCase("an unauthorised replay", configuration(scene: "effect: unknown").replacing("    authorize: http://127.0.0.1:9000/authorize\n", with: ""), line: 5, path: "scenes.payment.capture.authorize", "unauthorised replay", remedy: "jwt", isWarning: true),

@@ -116,6 +116,45 @@ struct PerformTests {
         #expect(try await durable.perform("l", payload: 1) { _ in 5 }.value == 5)
     }
 
+    @Test("a release whose answer was lost is a release, and the key is free (R11)")
+    func lostRelease() async throws {
+        struct Refused: NotApplied {}
+        let double = StoreDouble.durable(store)
+        let scene = try Operations(store: double).scene(Policy(scene: "charge", effect: .unknown))
+        let released = Locked<TransitionResult?>(nil)
+        await #expect(throws: Refused.self) {
+            _ = try await scene.perform("k", payload: 1) { attempt -> Int in
+                double.set { $0.lostAnswers = [StoreError(.indeterminate, "the answer was lost by the test")] }
+                let result = try await attempt.release()
+                released.withLock { $0 = result }
+                throw Refused()
+            }
+        }
+        #expect(released.withLock { $0 } == .applied)
+        #expect(try await scene.perform("k", payload: 1) { _ in 2 }.value == 2)
+    }
+
+    @Test("the end of another operation, performed inside the closure, is an error like any other")
+    func nestedEnd() async throws {
+        let scene = try charge(.unknown, onError: .uncertain)
+        let other = OperationReference(OperationID(scope: Scope("other"), key: try OperationKey("other")))
+        await #expect(throws: OperationError.self) {
+            _ = try await scene.perform("k", payload: 1) { _ -> Int in
+                throw OperationError(code: .superseded, operation: other, message: "the inner operation was taken over")
+            }
+        }
+        let error = await #expect(throws: OperationError.self) { _ = try await scene.perform("k", payload: 1) { _ in 1 } }
+        #expect(error?.code == .refused(.uncertain(reason: "error")))
+    }
+
+    @Test("a value that cannot be written down is an error after the effect, and leaves no claim behind")
+    func unencodable() async throws {
+        let scene = try charge(.unknown, onError: .uncertain)
+        await #expect(throws: EncodingError.self) { _ = try await scene.perform("k", payload: 1) { _ in Double.nan } }
+        let error = await #expect(throws: OperationError.self) { _ = try await scene.perform("k", payload: 1) { _ in 1.0 } }
+        #expect(error?.code == .refused(.uncertain(reason: "error")))
+    }
+
     @Test("a store that cannot be reached is an error, never 'already handled' (R2)")
     func storeDown() async throws {
         let runs = Locked(0)

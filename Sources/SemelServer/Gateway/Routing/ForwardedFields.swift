@@ -1,3 +1,4 @@
+internal import HTTPTypes
 internal import NIOHTTP1
 
 /// What of a message's fields goes on to the other side (RFC 9110, 7.6).
@@ -23,7 +24,7 @@ enum ForwardedFields {
             // The body is sent anew, and whoever waits for 100 (Continue) gets it from here.
             case "host", "content-length", "expect", "trailer", DispatchRegistry.field: continue
             case _ where hopByHop.contains(lowercased) || options.contains(lowercased): continue
-            case _ where lowercased.hasPrefix("x-forwarded-") || lowercased == "forwarded" || lowercased.hasPrefix("semel-"):
+            case _ where isForTrustedPeers(lowercased):
                 guard isTrusted else { continue }
                 if lowercased == "x-forwarded-for" {
                     forwardedFor.append(value)
@@ -40,6 +41,16 @@ enum ForwardedFields {
         if !hasHost, let host = head.headers.first(name: "host") { fields.add(name: "X-Forwarded-Host", value: host) }
         fields.add(name: "Via", value: "\(head.version.major).\(head.version.minor) semel")
         return fields
+    }
+
+    private static func isForTrustedPeers(_ lowercased: String) -> Bool {
+        lowercased.hasPrefix("x-forwarded-") || lowercased == "forwarded" || lowercased.hasPrefix("semel-")
+    }
+
+    /// Whether a request may reach its upstream without this field of the client's, or with another value in it.
+    static func mayBeWithheld(_ name: HTTPField.Name) -> Bool {
+        let lowercased = name.canonicalName
+        return isForTrustedPeers(lowercased) || hopByHop.contains(lowercased) || lowercased == "host" || lowercased == "via"
     }
 
     /// The fields of a response, for the client.

@@ -28,8 +28,8 @@ struct SceneRoute: Sendable {
         http = try HTTPScene(policy, operations: operations, text: configuration.pinned.text, observer: observer)
         verifier = configuration.effectQuery.map { query in
             EffectVerifier(
-                .init(query, basePath: configuration.upstream.basePath), pinned: configuration.pinned.hash, client: upstream,
-                store: operations.store, responseLimit: policy.responseLimit)
+                .init(query, basePath: configuration.upstream.basePath, scopeField: configuration.http.scopeField), pinned: configuration.pinned.hash,
+                downstreamKey: configuration.downstreamKey, client: upstream, store: operations.store, responseLimit: policy.responseLimit)
         }
         switch configuration.replayAuthorization {
         case .none: replayAuthorizer = nil

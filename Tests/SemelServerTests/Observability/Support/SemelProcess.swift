@@ -1,28 +1,16 @@
 import AsyncHTTPClient
+import ChildProcesses
 import Foundation
 import NIOCore
 import NIOHTTP1
 import SemelCore
 import Testing
 
-/// Where the built program is: beside the test bundle.
-func semelProgram() throws -> URL {
-    var folder = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent()
-    for _ in 0..<4 {
-        let program = folder.appendingPathComponent("semel")
-        if FileManager.default.isExecutableFile(atPath: program.path) { return program }
-        folder.deleteLastPathComponent()
-    }
-    throw CocoaError(.fileNoSuchFile, userInfo: [NSLocalizedDescriptionKey: "semel is not built; run `swift build --build-tests` first"])
-}
-
 /// `semel serve`, a real process on ports of its own.
 final class SemelProcess: Sendable {
     let gateway: String
     let admin: String
-    private let process: Locked<Process>
-    private let ended: AsyncStream<Int32>
-    private let errors: URL
+    private let process: ChildProcess
 
     static let client = HTTPClient(eventLoopGroupProvider: .singleton)
 
@@ -32,56 +20,26 @@ final class SemelProcess: Sendable {
         let file = folder + "/semel.yaml"
         try "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstore: sqlite:\(folder)/semel.db\n\(text)".write(
             toFile: file, atomically: true, encoding: .utf8)
-        errors = URL(fileURLWithPath: "\(folder)/\(UUID().uuidString).stderr")
-        let output = URL(fileURLWithPath: "\(folder)/\(UUID().uuidString).stdout")
-        for file in [errors, output] { try Data().write(to: file) }
-        let process = Process()
-        process.executableURL = try semelProgram()
-        process.arguments = ["serve", "--config", file]
-        process.environment = ["PATH": "/usr/bin:/bin"].merging(environment) { $1 }
-        process.standardOutput = try FileHandle(forWritingTo: output)
-        process.standardError = try FileHandle(forWritingTo: errors)
-        process.standardInput = FileHandle.nullDevice
-        let (ended, end) = AsyncStream<Int32>.makeStream()
-        process.terminationHandler = { process in
-            end.yield(process.terminationReason == .exit ? process.terminationStatus : -process.terminationStatus)
-            end.finish()
-        }
-        try process.run()
-        self.ended = ended
-        self.process = Locked(process)
-        var words: [Substring] = []
-        let deadline = ContinuousClock.now + .seconds(60)
-        while words.count < 5, ContinuousClock.now < deadline, self.process.withLock({ $0.isRunning }) {
-            try await Task.sleep(for: .milliseconds(10))
-            words =
-                try String(contentsOf: output, encoding: .utf8).split(separator: "\n").first { $0.hasPrefix("ready semel ") }?.split(
-                    separator: " ") ?? []
-        }
-        guard words.count >= 5 else {
-            self.process.withLock { if $0.isRunning { $0.terminate() } }
-            throw CocoaError(
-                .executableNotLoadable,
-                userInfo: [NSLocalizedDescriptionKey: "semel did not start: \((try? String(contentsOf: errors, encoding: .utf8)) ?? "")"])
-        }
+        process = try ChildProcess("semel", ["serve", "--config", file], environment: environment, in: URL(fileURLWithPath: folder))
+        let words = try await process.line(beginning: "ready semel ").split(separator: " ")
         gateway = "http://\(words[2])"
         admin = "http://\(words[4])"
     }
 
-    deinit { process.withLock { if $0.isRunning { kill($0.processIdentifier, SIGKILL) } } }
-
     /// Sends a signal, and returns the exit code (negative: the signal it died of) once it is gone.
     @discardableResult
     func end(_ signal: Int32 = SIGTERM) async -> Int32 {
-        process.withLock { _ = kill($0.processIdentifier, signal) }
-        for await code in ended { return code }
-        return -1
+        process.signal(signal)
+        return switch await process.end() {
+        case .code(let code): code
+        case .signal(let signal): -signal
+        }
     }
 
     /// Every line of the log so far.
     var log: [JSONValue] {
         get throws {
-            try String(contentsOf: errors, encoding: .utf8).split(separator: "\n").map { try JSONValue(parsing: Array($0.utf8)) }
+            try process.errorOutput.split(separator: "\n").map { try JSONValue(parsing: Array($0.utf8)) }
         }
     }
 
