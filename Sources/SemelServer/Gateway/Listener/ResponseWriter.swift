@@ -10,12 +10,14 @@ package final class ResponseWriter: @unchecked Sendable {
     private let outbound: NIOAsyncChannelOutboundWriter<HTTPServerResponsePart>
     private let reader: InboundBody.Reader
     private let isHead: Bool
+    private let takesInterim: Bool
     private var state = State.fresh
 
     init(_ outbound: NIOAsyncChannelOutboundWriter<HTTPServerResponsePart>, _ reader: InboundBody.Reader, to head: HTTPRequestHead) {
         self.outbound = outbound
         self.reader = reader
         isHead = head.method == .HEAD
+        takesInterim = head.version == .http1_1
     }
 
     package var hasBegun: Bool { state != .fresh }
@@ -39,8 +41,9 @@ package final class ResponseWriter: @unchecked Sendable {
         }
     }
 
-    /// An answer before the answer, such as 103.
-    package func sendInformational(_ status: HTTPResponseStatus, _ headers: HTTPHeaders) async throws {
+    /// An answer before the answer, such as 103. HTTP/1.0 knows none (RFC 9110, 15.2).
+    package func sendInterim(_ status: HTTPResponseStatus, _ headers: HTTPHeaders) async throws {
+        guard takesInterim, state == .fresh else { return }
         try await outbound.write(.head(HTTPResponseHead(version: .http1_1, status: status, headers: headers)))
     }
 
@@ -58,10 +61,12 @@ package final class ResponseWriter: @unchecked Sendable {
         try await outbound.write(.end(trailers.flatMap { $0.isEmpty ? nil : $0 }))
     }
 
-    /// A body that its sender was not let finish leaves no place for a next request.
+    /// A body that its sender was not let finish leaves no place for a next request. Neither does one that is too large: its
+    /// sender is told at once, however much more it means to send.
     private func prepared(_ status: HTTPResponseStatus, _ headers: HTTPHeaders) async -> HTTPResponseHead {
         var head = HTTPResponseHead(version: .http1_1, status: status, headers: headers)
-        let canFollow = state == .finished ? await reader.skipRest(upTo: 64 << 10) : reader.isFinished
+        let mayRead = state == .finished && status != .payloadTooLarge
+        let canFollow = mayRead ? await reader.skipRest(upTo: 64 << 10) : reader.isFinished
         if !canFollow { head.headers.replaceOrAdd(name: "connection", value: "close") }
         return head
     }

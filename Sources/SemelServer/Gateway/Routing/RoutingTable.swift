@@ -34,7 +34,10 @@ struct RoutingTable: Sendable {
         var scenes: [SceneRoute] = []
         for scene in configuration.scenes {
             let tokens: TokenVerifier? = if let settings = scene.jwt { try await TokenVerifier(settings) } else { nil }
-            scenes.append(try SceneRoute(scene, operations: operations, observer: observer, tokens: tokens, client: client))
+            scenes.append(
+                try SceneRoute(
+                    scene, operations: operations, observer: observer, tokens: tokens, upstreams: Array(configuration.upstreams.values),
+                    client: client))
         }
         self.scenes = scenes
         unmatched = try configuration.unmatched.map(client)
