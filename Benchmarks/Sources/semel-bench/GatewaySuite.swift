@@ -37,7 +37,7 @@ struct GatewaySuite {
         let generator = LoadGenerator(
             folder: folder, port: try gateway.port(), server: gateway.process.processIdentifier, connections: connections)
         var rounds: [(fresh: Double, replays: Double)] = []
-        for round in 0..<5 {
+        for round in 0..<LoadGenerator.rounds {
             let off = try await generator.load("off", .fresh, round: round)
             let fresh = try await generator.load("on", .fresh, round: round)
             let offAgain = try await generator.load("off", .replayed, round: round)

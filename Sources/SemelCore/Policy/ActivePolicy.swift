@@ -32,8 +32,8 @@ extension PinnedPolicy {
     package var queryableEffect: Effect? {
         let beginning = "effect=queryable(inFlight: "
         guard text.hasPrefix(beginning), let end = text.firstIndex(of: ")") else { return nil }
-        let parts = text[text.index(text.startIndex, offsetBy: beginning.count)..<end].split(separator: " seconds, isFenced: ")
-        guard parts.count == 2, let seconds = Double(parts[0]), let isFenced = Bool(parts[1]) else { return nil }
+        let parts = String(text[..<end].dropFirst(beginning.count)).split(separator: " seconds, isFenced: ")
+        guard parts.count == 2, let seconds = Double(parts[0]), let isFenced = Bool(String(parts[1])) else { return nil }
         return .queryable(inFlight: .seconds(seconds), isFenced: isFenced)
     }
 }

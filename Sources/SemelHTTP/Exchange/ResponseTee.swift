@@ -37,12 +37,12 @@ final class ResponseTee: Sendable {
     func answer() async -> HTTPAnswer {
         await withCheckedContinuation { continuation in
             state.withLock { $0.waiter = continuation }
-            let pump = Task(executorPreference: run.http.environment.executor) { [self] in await pump() }
+            let pumping = Task(executorPreference: run.http.environment.executor) { [self] in await pump() }
             // In `observe` nothing stops a request. Weak, because an attempt that nobody holds must be let go.
             guard run.http.mode == .enforce else { return }
             run.attempt.onEnd { [weak self] end in
                 guard end != .finished, let self, decide() else { return }
-                pump.cancel()
+                pumping.cancel()
                 run.http.environment.detach { [self] in await breakOff(end) }
             }
         }

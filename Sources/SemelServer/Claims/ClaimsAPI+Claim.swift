@@ -49,6 +49,7 @@ extension ClaimsAPI {
                 "result": grant.attempt == 1 ? "claimed" : "reclaimed",
                 "operation": operation,
                 "epoch": JSONValue(grant.token.epoch.rawValue),
+                "epoch_string": .string(grant.token.epoch.description),
                 "token": .string(grant.token.description),
                 "attempt": JSONValue(grant.attempt),
                 "lease_remaining_ms": JSONValue(grant.leaseRemaining.roundedUpMilliseconds),

@@ -16,7 +16,8 @@ package struct SceneConfiguration: Hashable, Sendable {
     package var downstreamKey: DownstreamKey?
     /// Who is asked before an outcome is replayed.
     package var replayAuthorization: ReplayAuthorization
-    /// Verifies the bearer token of every request, before anything else.
+    /// Verifies the bearer token of every request that the rules cover, before its key is looked up and before anybody is
+    /// asked (``replayAuthorization``). What they do not cover passes through as it is.
     package var jwt: JWTSettings?
     /// The path that issues keys to forms; `POST` there answers with one.
     package var tokensPath: String?

@@ -60,7 +60,7 @@ struct GatewayResponder: Sendable {
         let claims = await scene.tokens?.claims(of: request.head.headers)
         var exchange = HTTPExchange(converted, identity: identity(claims, scene), trace: trace)
         if let authorizer = scene.replayAuthorizer {
-            let (head, fields, isValid) = (request.head, fields, claims != nil)
+            let (head, fields, isValid) = (request.head, fields, scene.tokens.map { _ in claims != nil })
             exchange.authorize = { _ in await authorizer.refusal(of: head, fields, hasValidToken: isValid) }
         }
         if let verifier = scene.verifier {

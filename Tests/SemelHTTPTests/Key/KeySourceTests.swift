@@ -41,6 +41,27 @@ struct KeySourceTests {
         }
     }
 
+    @Test("the handler works in the request's trace, under a span of its own, and the record keeps the trace")
+    func traces() async throws {
+        let store = StoreDouble.durable()
+        let seen = Locked([TraceContext?]())
+        let handler: TestService.Handler = { _, _ in
+            seen.withLock { $0.append(TraceContext.current) }
+            return Response(status: .created)
+        }
+        try await TestService.run(store: store, handler: handler) { service async throws in
+            let trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+            _ = try await service.send([("traceparent", "00-\(trace)-00f067aa0ba902b7-01")])
+            _ = try await service.send(key: #""key-2""#, [("traceparent", "nonsense")])
+            let contexts = seen.withLock { $0 }.compactMap(\.self)
+            #expect(contexts.count == 2)
+            #expect(contexts[0].traceID.hexadecimal == trace && contexts[0].parentSpanID == 0x00f0_67aa_0ba9_02b7)
+            #expect(contexts[1].parentSpanID == nil && contexts[1].traceID != contexts[0].traceID)
+            #expect(try await store.record()?.traceID == contexts[0].traceID)
+            #expect(try await store.record("key-2")?.traceID == contexts[1].traceID)
+        }
+    }
+
     @Test("a token is a key: submitting the form twice gives the first result twice (R8)")
     func tokens() async throws {
         let now = Locked(Timestamp(microseconds: 784_111_777_000_000))

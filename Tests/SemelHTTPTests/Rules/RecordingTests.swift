@@ -185,7 +185,7 @@ struct RecordingTests {
     @Test("a zombie whose key is another request's by now is told so, and shown nothing of it", arguments: [200, 429, 500])
     func supersededByAnother(_ status: Int) async throws {
         let clock = ManualStoreClock()
-        let store = DurableStore(clock: clock)
+        let store = StoreDouble.durable(clock: clock, isTransactional: true)
         let (started, gate) = (Gate(), Gate())
         let runs = Tally()
         try await TestService.run(store: store, handler: { _, _ in
@@ -198,7 +198,7 @@ struct RecordingTests {
             await started.pass()
             clock.advance(by: .seconds(31))
             let id = OperationID(scope: Scope("http"), key: try OperationKey("key-1"))
-            #expect(try await store.resolve(id, as: .notApplied, by: OperatorAct(actor: "a", reason: "r")) == .applied)
+            #expect(try await store.resolve(id, as: .notApplied, by: OperatorAct(actor: "a", reason: "r"), expecting: nil) == .applied)
             #expect(try await service.send(body: #"{"amount":2}"#).text == "another's")
             gate.open()
             let late = try await zombie

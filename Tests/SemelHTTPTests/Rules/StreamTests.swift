@@ -263,7 +263,7 @@ struct StreamTests {
 
     @Test("an answer that stops for longer than the policy allows is broken off, whoever makes it (H8)", .timeLimit(.minutes(1)))
     func hangsWhileSending() async throws {
-        let (clock, store, gate) = (ManualClock(), DurableStore(), Gate())
+        let (clock, store, gate) = (ManualClock(), StoreDouble.durable(isTransactional: true), Gate())
         try await TestService.run(.test(progress: .seconds(5)), store: store, environment: clock.environment(), handler: { _, _ in
             Response(status: .ok, headers: [.contentType: "text/event-stream"], body: ResponseBody { writer in
                 try await writer.write(ByteBuffer(string: "data: 1\n\n"))
@@ -281,7 +281,7 @@ struct StreamTests {
                 return try await connection.hear(until: "data: 2")
             }
             #expect(!heard.contains("data: 2") && !heard.hasSuffix("0\r\n\r\n"))
-            await service.events.wait(for: "suspended interrupted-stream")
+            await service.events.wait(for: "suspended stream-interrupted")
             gate.open()
             #expect(try await service.send(body: "{}").code == "outcome-uncertain")
             #expect(!service.events.all.contains("recorded 200"))
@@ -290,7 +290,7 @@ struct StreamTests {
 
     @Test("one that stops before its beginning was sent is answered as lost, and nothing of it counts", .timeLimit(.minutes(1)))
     func hangsWhileHeldBack() async throws {
-        let (clock, store) = (ManualClock(), DurableStore())
+        let (clock, store) = (ManualClock(), StoreDouble.durable(isTransactional: true))
         let (written, gate, finished) = (Gate(), Gate(), Gate())
         try await TestService.run(.test(progress: .seconds(5)), store: store, environment: clock.environment(), handler: { _, _ in
             Response(status: .ok, body: ResponseBody { writer in
@@ -315,7 +315,7 @@ struct StreamTests {
 
     @Test("a handler that ignores that its answer cannot be sent does not make a part of it the outcome (H36)")
     func swallowedError() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable(isTransactional: true)
         try await TestService.run(.test { $0.responseLimit = 10 }, store: store, handler: { _, _ in
             Response(status: .ok, body: ResponseBody { writer in
                 try await writer.write(ByteBuffer(string: "01234"))

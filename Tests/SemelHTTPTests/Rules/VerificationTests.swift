@@ -99,7 +99,7 @@ struct VerificationTests {
     @Test("how long that is, the policy says under which the lost request was claimed (H57)", arguments: [true, false])
     func inFlightAsPinned(isFencedNow: Bool) async throws {
         let clock = ManualClock()
-        let store = DurableStore(clock: ManualStoreClock())
+        let store = StoreDouble.durable(clock: ManualStoreClock(), isTransactional: true)
         let runs = Tally()
         try await TestService.run(
             .test(effect: .queryable(inFlight: .seconds(20), isFenced: false)), store: store, environment: clock.environment(), handler: losing(runs)

@@ -197,7 +197,7 @@ extension HTTPPolicy {
             policy: Policy(
                 scene: "payment.capture", effect: effect, minimum: minimum, mode: mode, onError: onError, onConcurrent: onConcurrent,
                 onStoreFailure: onStoreFailure, lease: lease, progress: progress, retention: retention, liveKeys: liveKeys),
-            keyRequired: true)
+            keyRequired: true, scopeSource: .none)
         change(&policy)
         return policy
     }

@@ -144,6 +144,8 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         .scene("selected fields of raw bytes", "fingerprint: { body: raw, select: [$.a] }", path: "fingerprint", "taken raw", remedy: "body: json"),
         .scene("a token without a key", "jwt: { issuer: me }", path: "jwt", "no key to verify", remedy: "keySet"),
         .scene("a replayed cookie", "replay: [Set-Cookie]", path: "replay.fields", "never replayed", remedy: "remove"),
+        .scene("a replayed length", "replay: [X-Receipt, Content-Length]", path: "replay.fields", "never replayed", remedy: "remove"),
+        .scene("a replayed field of ours", "replay: [Idempotent-Replayed]", path: "replay.fields", "never replayed", remedy: "remove"),
         .scene("a token path with a wildcard", "tokens: /v1/*", path: "tokens", "not one path", remedy: "/v1/payments/tokens"),
         .scene("a status that is none", "notStarted: [42]", path: "notStarted", "not a whole number from 400 to 599", remedy: "400"),
         MistakeCase("a GET", configuration(scene: "effect: unknown").replacing("[POST]", with: "[GET]"), line: 6, path: "scenes.payment.capture.match.methods", "changes nothing", remedy: "pass through"),

@@ -114,6 +114,41 @@ import Testing
         }
     }
 
+    @Test("an epoch is told as a number and as a text, and taken as either", arguments: TriedStore.allCases)
+    func epochs(kind: TriedStore) async throws {
+        try await withPlane(kind) { plane in
+            let claimed = try await plane.claim("k")
+            #expect(claimed["epoch"]?.number?.lexeme == claimed["epoch_string"]?.string && claimed["epoch_string"]?.string != nil)
+            let (path, _) = try await Self.lost(plane, "other")
+            let shown = try await plane.get(path)
+            let text = try #require(shown["epoch_string"]?.string)
+            #expect(shown["epoch"]?.number?.lexeme == text)
+            #expect(try await plane.get("/v1/operations?key=other")["operations"]?.array?.first?["epoch_string"]?.string == text)
+
+            func resolve(_ epochs: KeyValuePairs<String, JSONValue>) async throws -> PlaneAnswer {
+                var decision = Self.why.object!
+                for (name, value) in epochs { decision[name] = value }
+                return try await plane.post(path + "/resolve", .object(decision))
+            }
+            let wrong = [("epoch_string", JSONValue("1e3")), ("epoch_string", 1), ("epoch_string", ""), ("epoch_string", "-1"), ("epoch_string", "+1")]
+            for (name, value) in wrong {
+                let answer = try await resolve([name: value])
+                #expect(answer.status == 400 && answer["pointer"] == "/epoch_string", "\(value)")
+            }
+            // What JavaScript makes of a large one.
+            #expect(try await resolve(["epoch": 9_007_199_254_740_994, "epoch_string": "9007199254740993"])["pointer"] == "/epoch")
+            #expect(try await resolve(["epoch_string": "1"]).code == "operation-changed")
+            #expect(try await resolve(["epoch": try #require(shown["epoch"]), "epoch_string": .string(text)]).status == 200)
+
+            let token = try await plane.granted("done")
+            #expect(try await plane.complete("done", token))
+            let done = "/v1/operations/\(plane.reference("done"))"
+            let epoch = try #require(try await plane.get(done)["epoch_string"])
+            #expect(try await plane.post(done + "/forget", ["actor": "bob", "reason": "r", "epoch_string": "1"]).code == "operation-changed")
+            #expect(try await plane.post(done + "/forget", ["actor": "bob", "reason": "r", "epoch_string": epoch]).status == 200)
+        }
+    }
+
     @Test("a finished operation that is forgotten runs again", arguments: TriedStore.allCases)
     func forget(kind: TriedStore) async throws {
         try await withPlane(kind) { plane in

@@ -92,8 +92,8 @@ struct EffectTests {
 
     @Test("a refused connection gives the key back, and says that nothing was sent", arguments: [unknown, deduplicates, queryable])
     func refused(effect: String) async throws {
-        let port = try await freePort()
-        let configuration = try ServerConfiguration.gateway(port, scene: "effect: \(effect)")
+        let port = try RefusingPort()
+        let configuration = try ServerConfiguration.gateway(port.number, scene: "effect: \(effect)")
         try await GatewayUnderTest.run(configuration) { gateway in
             for _ in 1...2 {
                 let answer = try await gateway.post()
@@ -102,7 +102,8 @@ struct EffectTests {
                 #expect(answer["safe_new_key"]?.bool == (effect != Self.deduplicates))
                 #expect(try await gateway.record() == nil)
             }
-            let upstream = try await UpstreamUnderTest(port: port) { _ in .answer(201, [], "made") }
+            port.release()
+            let upstream = try await UpstreamUnderTest(port: port.number) { _ in .answer(201, [], "made") }
             #expect(try await gateway.post().status == 201)
             #expect(upstream.posts.count == 1)
         }

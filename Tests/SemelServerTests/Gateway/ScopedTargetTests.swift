@@ -1,6 +1,7 @@
 import NIOCore
 import Semel
 import SemelHTTP
+import SemelTesting
 import Testing
 
 @testable import SemelServer
@@ -40,26 +41,30 @@ private final class KeepingTarget: Sendable {
 
 /// Runs a gateway with one scene in front of a raw server.
 private func withGateway(
-    scene lines: String, top: String = "", target: @escaping @Sendable (RawPeer) async throws -> Void,
-    _ body: (_ port: Int) async throws -> Void
+    scene: String, top: String = "", store: MemoryStore = MemoryStore(), environment: Semel.Environment = .live,
+    target: @escaping @Sendable (RawPeer) async throws -> Void,
+    _ body: (_ port: Int, _ reload: (_ scene: String) async throws -> Void) async throws -> Void
 ) async throws {
     let server = try await RawServer(target)
-    let text = """
-        listen: 127.0.0.1:0
-        store: memory
-        upstreams: { payments: http://127.0.0.1:\(server.port) }
-        \(top)
-        scenes:
-          - name: payment
-            match: { methods: [POST], path: /v1/** }
-            upstream: payments
-        \(lines.split(separator: "\n").map { "    " + $0 }.joined(separator: "\n"))
-        """
-    let reading = ConfigurationReader.read(text: text, file: "semel.yaml")
-    let gateway = try await Gateway(configuration: try #require(reading.configuration, "\(reading.diagnostics)"), store: MemoryStore())
+    func configuration(_ scene: String) throws -> ServerConfiguration {
+        let text = """
+            listen: 127.0.0.1:0
+            store: memory
+            upstreams: { payments: http://127.0.0.1:\(server.port) }
+            \(top)
+            scenes:
+              - name: payment
+                match: { methods: [POST], path: /v1/** }
+                upstream: payments
+            \(scene.replacing("PORT", with: "\(server.port)").split(separator: "\n").map { "    " + $0 }.joined(separator: "\n"))
+            """
+        let reading = ConfigurationReader.read(text: text, file: "semel.yaml")
+        return try #require(reading.configuration, "\(reading.diagnostics)")
+    }
+    let gateway = try await Gateway(configuration: try configuration(scene), store: store, environment: environment)
     let running = Task { try await gateway.run() }
     defer { running.cancel() }
-    try await body(try await gateway.port)
+    try await body(try await gateway.port) { try await gateway.update(try configuration($0)) }
 }
 
 private func post(_ port: Int, _ fields: [String], path: String = "/v1/payments", body: String = "{}") async throws -> RawMessage {
@@ -108,7 +113,7 @@ struct ScopedTargetTests {
         let target = KeepingTarget()
         target.state.withLock { $0.losing = ["B"] }
         let secret = "secret: \(String(repeating: "s", count: 32))"
-        try await withGateway(scene: "scope: { header: X-Tenant }\n" + telling.scene, top: secret, target: { try await target.serve($0, name: telling.name) }) { port in
+        try await withGateway(scene: "scope: { header: X-Tenant }\n" + telling.scene, top: secret, target: { try await target.serve($0, name: telling.name) }) { port, _ in
             func pay(_ tenant: String) async throws -> RawMessage { try await post(port, ["Idempotency-Key: \"k\"", "X-Tenant: \(tenant)"]) }
             #expect(try await pay("A").status == 201)
             // The target took B's request and did nothing: the gateway has to ask.
@@ -131,7 +136,7 @@ struct ScopedTargetTests {
         try await withGateway(
             scene: "scope: { header: X-Tenant }\n" + Telling.all[2].scene, top: "secret: \(String(decoding: secret.bytes, as: UTF8.self))",
             target: { try await target.serve($0) { Telling.key($0) } }
-        ) { port in
+        ) { port, _ in
             _ = try await post(port, ["Idempotency-Key: \"k\"", "X-Tenant: A"])
             let id = OperationID(scope: Scope("http", "A"), key: try OperationKey("k"))
             let key = DownstreamKey(header: .idempotencyKey, value: .derived(secret)).text(for: id)
@@ -147,7 +152,7 @@ struct ScopedTargetTests {
     func canonicalKey(key: String, first: String, second: String) async throws {
         let target = KeepingTarget()
         target.state.withLock { $0.losing = ["none"] }
-        try await withGateway(scene: "scope: none\neffect: deduplicates\n" + key, target: { try await target.serve($0) { Telling.key($0) } }) { port in
+        try await withGateway(scene: "scope: none\neffect: deduplicates\n" + key, target: { try await target.serve($0) { Telling.key($0) } }) { port, _ in
             #expect(try await post(port, ["Idempotency-Key: \(first)"], body: #"{"order":1}"#).status == 502)
             #expect(try await post(port, ["Idempotency-Key: \(second)"], body: #"{"order":1}"#).status == 201)
             let seen = target.state.withLock { $0.keys }
@@ -156,4 +161,67 @@ struct ScopedTargetTests {
             #expect(seen == ["\"\(expected)\"", "\"\(expected)\""])
         }
     }
+
+    @Test("a retry asks when nothing can be in flight by the scene its operation was claimed under (H57)", .timeLimit(.minutes(1)))
+    func boundAsPinned() async throws {
+        let clock = ManualClock()
+        let (askedAt, posts) = (Collected<Duration>(), Locked(0))
+        func scene(_ bound: String) -> String { "scope: none\neffect: { queryable: { get: '/effects?key={key}', inFlight: \(bound) } }" }
+        try await withGateway(scene: scene("20s"), store: MemoryStore(clock: ManualStoreClock()), environment: clock.environment(), target: { peer in
+            while true {
+                if try await peer.message().startLine.hasPrefix("GET") {
+                    askedAt.add(clock.now.offset)
+                    try await peer.send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                } else {
+                    let isFirst = posts.withLock { posts in
+                        posts += 1
+                        return posts == 1
+                    }
+                    if isFirst { return }
+                    try await peer.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+                }
+            }
+        }) { port, reload in
+            #expect(try await post(port, ["Idempotency-Key: \"k\""]).status == 502)
+            try await reload(scene("1s"))
+            async let retry = post(port, ["Idempotency-Key: \"k\""])
+            // The resolver, the heartbeat, and the wait.
+            await clock.sleepers(atLeast: 3)
+            while askedAt.values.isEmpty && clock.now.offset < .seconds(20) {
+                clock.advance(by: .seconds(1))
+                try await ContinuousClock().sleep(for: .milliseconds(20))
+            }
+            #expect(try await retry.status == 201)
+            #expect(askedAt.values == [.seconds(20)])
+        }
+    }
 }
+
+#if JWT
+@Suite("Tokens of a scene")
+struct SceneTokenTests {
+    /// HS256 with 32 times the letter s, for `{"sub":"ada"}`.
+    static let token = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZGEifQ.ROkFw_1Vow1OxRyyRyRUxWNRCLW0LKHA_v3TaERXI0c"
+
+    @Test("are verified where another service is asked too, before it is", arguments: ["", "authorize: http://127.0.0.1:PORT/authorize\n"])
+    func verified(authorize: String) async throws {
+        let seen = Collected<String>()
+        let scene = "scope: none\neffect: unknown\njwt: { secret: \(String(repeating: "s", count: 32)) }\n" + authorize
+        try await withGateway(scene: scene, target: { peer in
+            while true {
+                let message = try await peer.message()
+                seen.add(String(message.startLine.split(separator: " ")[1]))
+                try await peer.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+            }
+        }) { port, _ in
+            for fields in [[], ["Authorization: Bearer \(Self.token)x"], ["Authorization: Basic \(Self.token)"]] {
+                let answer = try await post(port, ["Idempotency-Key: \"k\""] + fields)
+                #expect(answer.status == 401 && answer.field("www-authenticate") == "Bearer", "\(fields)")
+            }
+            #expect(seen.values == [])
+            #expect(try await post(port, ["Idempotency-Key: \"k\"", "Authorization: Bearer \(Self.token)"]).status == 201)
+            #expect(seen.values == (authorize.isEmpty ? [] : ["/authorize"]) + ["/v1/payments"])
+        }
+    }
+}
+#endif

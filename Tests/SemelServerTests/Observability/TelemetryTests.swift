@@ -121,11 +121,11 @@ struct TelemetryTests {
     @Test("nobody listens at the collector's address: the server starts, answers and ends as ever")
     func absent() async throws {
         let upstream = try await ObservabilityTests.upstream()
-        let port = try await freePort()
+        let port = try RefusingPort()
         try await withTemporaryFolder { folder in
             let server = try await SemelProcess(
                 ObservabilityTests.configuration(upstream.port), in: folder,
-                environment: ["OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:\(port)"])
+                environment: ["OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:\(port.number)"])
             for number in 0..<10 { #expect(try await server.pay("/pay/201", key: "k\(number)").status == 201) }
             #expect(await server.end() == 0)
         }

@@ -88,7 +88,7 @@ struct OperatorRoutes: Sendable {
 
     func resolve(_ request: APIRequest) async throws -> APIResponse {
         try request.query.require(only: [])
-        let body = try ObjectReader(try request.json(), names: ["resolution", "outcome", "actor", "reason", "epoch"])
+        let body = try ObjectReader(try request.json(), names: ["resolution", "outcome", "actor", "reason", "epoch", "epoch_string"])
         let isApplied = try body.required("resolution", try body.choice("resolution", ["applied": true, "not-applied": false]))
         let outcome = try body.value("outcome").map { value throws(APIProblem) in
             try Outcome(value, at: "/outcome", bodyLimit: 256 << 10)
@@ -110,7 +110,7 @@ struct OperatorRoutes: Sendable {
 
     func forget(_ request: APIRequest) async throws -> APIResponse {
         try request.query.require(only: [])
-        let body = try ObjectReader(try request.json(), names: ["actor", "reason", "epoch"])
+        let body = try ObjectReader(try request.json(), names: ["actor", "reason", "epoch", "epoch_string"])
         let act = try act(body, request.caller)
         let epoch = try epoch(body)
         let operation = try await find(request)
@@ -138,11 +138,25 @@ struct OperatorRoutes: Sendable {
 
     /// A decision is about what was seen: with the epoch that was, the store lets it touch no later attempt (H61).
     private func epoch(_ body: ObjectReader) throws(APIProblem) -> Epoch? {
-        guard let value = body.value("epoch") else { return nil }
-        guard let number = value.number, let epoch = UInt64(number.lexeme) else {
-            throw APIProblem(.invalidRequest, "epoch must be a whole number, as the operation showed it.", at: "/epoch")
+        let number = try body.value("epoch").map { value throws(APIProblem) in
+            try wholeNumber(value.number?.lexeme, "epoch must be a whole number, as the operation showed it.", at: "/epoch")
         }
-        return Epoch(rawValue: epoch)
+        let text = try body.string("epoch_string").map { text throws(APIProblem) in
+            try wholeNumber(text, "epoch_string must be the digits of a whole number, as the operation showed it.", at: "/epoch_string")
+        }
+        if let number, let text, number != text {
+            throw APIProblem(
+                .invalidRequest, "epoch and epoch_string differ: a client whose numbers are doubles rounds the first. Send only the second.",
+                at: "/epoch")
+        }
+        return (text ?? number).map(Epoch.init(rawValue:))
+    }
+
+    private func wholeNumber(_ digits: String?, _ problem: String, at place: String) throws(APIProblem) -> UInt64 {
+        guard let digits, digits.utf8.first != UInt8(ascii: "+"), let number = UInt64(digits) else {
+            throw APIProblem(.invalidRequest, problem, at: place)
+        }
+        return number
     }
 
     /// Why the store refused a decision. It is read again for that, and may have gone on since; no epoch comes twice, so a

@@ -73,6 +73,7 @@ package final class ResponseWriter: @unchecked Sendable {
 }
 
 extension HTTPResponseStatus {
-    /// 1xx, 204 and 304 end with their header section (RFC 9112, 6.3); so does 205, which has no content (RFC 9110, 15.3.6).
+    /// 1xx, 204 and 304 end with their header section (RFC 9112, 6.3). A 205 does not, though it has no content: it says so
+    /// with a length of 0 (RFC 9110, 15.3.6), as any other empty response does.
     package var mayHaveResponseBody: Bool { code >= 200 && code != 204 && code != 304 }
 }

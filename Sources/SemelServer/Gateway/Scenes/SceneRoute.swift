@@ -32,7 +32,7 @@ struct SceneRoute: Sendable {
                 downstreamKey: configuration.downstreamKey, client: upstream, store: operations.store, responseLimit: policy.responseLimit)
         }
         switch configuration.replayAuthorization {
-        case .none: replayAuthorizer = nil
+        case .none: replayAuthorizer = tokens == nil ? nil : .token
         case .subrequest(let url):
             guard let (address, target) = Upstream.reading(url: url) else { throw GatewayError.unusable("authorize: \(url) is no URL") }
             var service = address

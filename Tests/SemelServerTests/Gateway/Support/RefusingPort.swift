@@ -1,11 +1,11 @@
 import Foundation
 import SemelCore
 
-/// A port of this machine that refuses connections for as long as the value lives: bound, so that nobody else gets it, and
+/// A port of this machine that refuses connections until it is released: bound, so that nobody else gets it, and
 /// not listened on.
 final class RefusingPort: Sendable {
     let number: Int
-    private let descriptor: CInt
+    private let descriptor: Locked<CInt?>
 
     init() throws {
         let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
@@ -18,10 +18,18 @@ final class RefusingPort: Sendable {
                 bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
             }
         }
-        self.descriptor = descriptor
+        self.descriptor = Locked(descriptor)
         number = Int(UInt16(bigEndian: address.sin_port))
         guard isBound else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
     }
 
-    deinit { close(descriptor) }
+    deinit { release() }
+
+    /// From now on somebody else may have it.
+    func release() {
+        descriptor.withLock { descriptor in
+            if let descriptor { close(descriptor) }
+            descriptor = nil
+        }
+    }
 }

@@ -81,7 +81,7 @@ final class SemelProcess: Sendable {
         var series: [String: Double] = [:]
         for line in try await get("/metrics").text.split(separator: "\n") where !line.hasPrefix("#") {
             let space = try #require(line.lastIndex(of: " "))
-            series[String(line[..<space])] = try #require(Double(line[line.index(after: space)...]))
+            series[String(line[..<space])] = Double(line[line.index(after: space)...])
         }
         return series
     }
