@@ -4,6 +4,11 @@ internal import NIOHTTP1
 internal import NIOPosix
 internal import NIOSSL
 package import SemelHTTP
+#if canImport(Glibc)
+internal import Glibc
+#elseif canImport(Darwin)
+internal import Darwin
+#endif
 
 /// Sends requests to one upstream over HTTP/1.1, and knows of every failure whether anything was sent.
 ///
@@ -111,6 +116,7 @@ extension Error {
     /// Whether a kept connection was found closed, rather than a new one refused.
     fileprivate var isClosedConnection: Bool {
         self as? ChannelError == .ioOnClosedChannel || self as? HTTPClientError == .remoteConnectionClosed
+            || [ECONNRESET, EPIPE, ENOTCONN].contains((self as? IOError)?.errnoCode)
     }
 }
 
