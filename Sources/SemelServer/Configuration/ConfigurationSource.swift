@@ -99,7 +99,9 @@ package final class ConfigurationSource: Service {
         if !kept.isEmpty {
             logger.warning("A part of the new configuration is used after a restart only.", metadata: ["reason": .string(kept.joined(separator: ", "))])
         }
-        guard merged != old else { return }
+        guard merged != old else {
+            return logger.notice("The configuration was read again, and nothing changed.", metadata: ["step": "reload"])
+        }
         let subscribers = state.withLock { state in
             state.configuration = merged
             return state.subscribers

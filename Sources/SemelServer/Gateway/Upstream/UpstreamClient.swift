@@ -80,9 +80,9 @@ package final class UpstreamClient: Sendable {
                 switch dispatch.conclude() {
                 case .unsent where error.isClosedConnection && attempt < Self.attempts && !Task.isCancelled,
                     .abandoned where error.isClosedConnection && attempt < Self.attempts && !Task.isCancelled: continue
-                case .waiting, .unsent, .abandoned: throw .notSent("Upstream \(upstream.name) did not take the request: \(error).")
+                case .waiting, .unsent, .abandoned: throw .notSent("Upstream \(upstream.name) did not take the request: \(error.plainText).")
                 case .writing, .sent:
-                    throw .lost("Upstream \(upstream.name) did not answer the request: \(error).", timedOut: error.isTimeout)
+                    throw .lost("Upstream \(upstream.name) did not answer the request: \(error.plainText).", timedOut: error.isTimeout)
                 }
             }
         }
