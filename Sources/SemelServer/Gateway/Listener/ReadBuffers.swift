@@ -5,7 +5,7 @@ internal import NIOCore
 /// NIO keeps up to four buffers of 64 KiB with each connection for its next reads, for as long as the connection lives: with ten
 /// thousand clients that wait for their answers, that is most of the memory.
 struct ReadBuffers: RecvByteBufferAllocator {
-    private var sizes = AdaptiveRecvByteBufferAllocator()
+    private var sizes = AdaptiveRecvByteBufferAllocator(minimum: 64, initial: 512, maximum: 64 << 10)
 
     func buffer(allocator: ByteBufferAllocator) -> ByteBuffer { sizes.buffer(allocator: allocator) }
 
