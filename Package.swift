@@ -114,7 +114,7 @@ let package = Package(
         executable("demonstration", [asyncHTTPClient, argumentParser, unixSignals, nioCore, nioPosix, nioHTTP1], path: "Examples/Demonstration"),
 
         tests("SemelCoreTests", ["SemelCore"]),
-        tests("SemelTests", ["Semel", "SemelTesting"]),
+        tests("SemelTests", ["Semel", "SemelTesting", "ChildProcesses"]),
         // Real processes to start, signal and wait for.
         .target(name: "ChildProcesses", dependencies: ["Semel"], path: "Tests/Support/ChildProcesses", swiftSettings: settings),
         tests("SemelSQLiteTests", ["SemelSQLite", "SemelTesting", "CSQLite", "FaultyDisk", "ChildProcesses", "store-worker"]),

@@ -1,3 +1,4 @@
+import ChildProcesses
 import Semel
 import SemelTesting
 import Testing
@@ -24,5 +25,12 @@ struct StoreLawsMemoryTests {
             .epochsSurviveReopening, .auditSurvivesReopening, .reopeningEndsLeases,
         ]
         #expect(StoreLaw.notApplicable(to: subject()).map(\.name) == expected.map(\.name))
+    }
+
+    @Test("has the row of the README's guarantee table that its capabilities give")
+    func row() throws {
+        let row = GuaranteeRow("memory", subject())
+        let readme = try Repository.text(of: "README.md")
+        #expect(row.isIn(readme), "README.md lacks this row: \(row.markdown)")
     }
 }
