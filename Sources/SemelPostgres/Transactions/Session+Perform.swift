@@ -127,11 +127,11 @@ extension Session {
         var inserted = try run(commands)[1]
         while true {
             if inserted.count == 1 {
-                var (epoch, due): (Int64, Int64) = (inserted.integer(0, 1), inserted.integer(0, 2))
+                var epoch: Int64 = inserted.integer(0, 1)
+                let due: Int64 = inserted.integer(0, 2)
                 if Batch.wasSlow(epoch: epoch, end: inserted.integer(0, 3)) {
                     let stamped = try run([.restamp([(reference, epoch, request.owner)], shared)])[0]
                     if stamped.count == 1 { epoch = stamped.integer(0, 1) }
-                    due = max(due, epoch & (1 << 52 - 1) + Self.bounded(request.lease))
                 }
                 shared.gave(epoch)
                 let number = Epoch(rawValue: UInt64(bitPattern: epoch))
@@ -228,8 +228,7 @@ extension Connection.Command {
         parameters.addArray(.bytes, rows) { $0.write($1.row.head) }
         return .prepared(shared.statements.insert, parameters)
     }
-}
-#endi
+
     /// The epochs of rows that are this transaction's, or this process's, drawn anew.
     static func restamp(_ rows: [(id: OperationReference, epoch: Int64, owner: Owner)], _ shared: Shared) -> Self {
         var parameters = Parameters()
