@@ -120,7 +120,9 @@ let package = Package(
         // A process to kill, and a disk to break, for the tests of the embedded store.
         executable("store-worker", ["SemelSQLite"], path: "Tests/Support/StoreWorker"),
         .target(name: "FaultyDisk", dependencies: ["CSQLite"], path: "Tests/Support/FaultyDisk"),
-        tests("SemelPostgresTests", ["SemelPostgres", "SemelTesting", "TestProxy"]),
+        tests("SemelPostgresTests", ["SemelPostgres", "SemelTesting", "TestProxy", "TestServers"]),
+        // Real servers, started by scripts/servers.
+        .target(name: "TestServers", dependencies: ["Semel", "ChildProcesses"], path: "Tests/Support/TestServers", swiftSettings: settings),
         // A proxy that delays, cuts and stops a connection to a real server.
         .target(name: "TestProxy", dependencies: ["Semel"], path: "Tests/Support/TestProxy", swiftSettings: settings),
         tests("SemelHTTPTests", ["SemelHTTP", "SemelHummingbird", "SemelTesting", "CZlib", hummingbird, asyncHTTPClient, httpTypes, nioCore, nioPosix, nioHTTP1, logging]),

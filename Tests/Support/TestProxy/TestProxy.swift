@@ -180,7 +180,7 @@ public final class TestProxy: Sendable {
             if isDropped { continue }
             var sent = 0
             while sent < length {
-                let written = buffer.withUnsafeBytes { send(to, $0.baseAddress! + sent, length - sent, Int32(MSG_NOSIGNAL.rawValue)) }
+                let written = buffer.withUnsafeBytes { send(to, $0.baseAddress! + sent, length - sent, Int32(MSG_NOSIGNAL)) }
                 if written < 0, errno == EINTR { continue }
                 guard written > 0 else { return }
                 sent += written
