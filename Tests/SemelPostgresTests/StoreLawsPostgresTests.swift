@@ -11,7 +11,7 @@ struct StoreLawsPostgresTests {
         try await Turnstile.laws.pass {
             let place = try await Place()
             let stores = Locked([try await place.open()])
-            var subject = StoreSubject(stores.withLock { $0[0] }, moment: .milliseconds(400))
+            var subject = StoreSubject(stores.withLock { $0[0] }, moment: .milliseconds(800))
             subject.reopen = {
                 await stores.withLock { $0.removeFirst() }.close()
                 let store = try await place.open()

@@ -48,10 +48,20 @@ public final class TestServer: Sendable {
 
     /// Starts it again on its port and its files, after it was killed.
     public func restarted() async throws -> TestServer {
-        try await TestServer(script, port: port, folder: folder, environment: [:])
+        // What the old one left may be in use for a moment more.
+        for _ in 0..<10 {
+            do {
+                return try await TestServer(script, port: port, folder: folder, environment: [:])
+            } catch { try await Task.sleep(for: .milliseconds(300)) }
+        }
+        return try await TestServer(script, port: port, folder: folder, environment: [:])
     }
 
-    public func signal(_ number: Int32) { kill(process, number) }
+    /// Sends a signal to the server and to the processes it has started for its connections.
+    public func signal(_ number: Int32) {
+        let children = (try? String(contentsOfFile: "/proc/\(process)/task/\(process)/children", encoding: .utf8)) ?? ""
+        for child in [process] + children.split(separator: " ").compactMap({ pid_t($0) }) { kill(child, number) }
+    }
 
     /// Waits until the process is gone.
     public func gone(within time: Duration = .seconds(10)) async throws {
