@@ -37,7 +37,7 @@ struct PerformTests {
 
     @Test("writes and record are one: repeats replay, and the balance changes once (R14)")
     func once() async throws {
-        try await withScene { scene, store, place, table in
+        try await withScene { (scene: Scene, store: PostgresStore, place: Place, table: String) async throws -> Void in
             for attempt in 0..<3 {
                 let result = try await withdraw(30, key: "w-1", scene, store, table)
                 #expect(result.value == 70)
@@ -49,7 +49,7 @@ struct PerformTests {
 
     @Test("64 callers with one key withdraw once (H15)")
     func race() async throws {
-        try await withScene { scene, store, place, table in
+        try await withScene { (scene: Scene, store: PostgresStore, place: Place, table: String) async throws -> Void in
             let values = try await withThrowingTaskGroup(of: Int64.self) { group in
                 for _ in 0..<64 { group.addTask { try await withdraw(30, key: "w-1", scene, store, table).value } }
                 return try await group.reduce(into: []) { $0.append($1) }
@@ -61,7 +61,7 @@ struct PerformTests {
 
     @Test("a permanent failure undoes the writes and is replayed, even when it would succeed now")
     func permanentFailure() async throws {
-        try await withScene { scene, store, place, table in
+        try await withScene { (scene: Scene, store: PostgresStore, place: Place, table: String) async throws -> Void in
             await #expect(throws: PermanentFailure.self) { _ = try await withdraw(500, key: "w-1", scene, store, table) }
             try await place.run("UPDATE {schema}.account SET balance = 1000")
             let again = await #expect(throws: PermanentFailure.self) { _ = try await withdraw(500, key: "w-1", scene, store, table) }
@@ -72,7 +72,7 @@ struct PerformTests {
 
     @Test("any other error undoes the writes and leaves the key free")
     func transientFailure() async throws {
-        try await withScene { scene, store, place, table in
+        try await withScene { (scene: Scene, store: PostgresStore, place: Place, table: String) async throws -> Void in
             await #expect(throws: Interrupted.self) {
                 _ = try await scene.perform("w-1", payload: Int64(30), inTransactionOf: store) { transaction -> Int64 in
                     try transaction.execute("UPDATE \(table) SET balance = balance - 30")
@@ -86,7 +86,7 @@ struct PerformTests {
 
     @Test("a statement that fails loses the whole transaction, whether or not the body minds", arguments: [false, true])
     func failedStatement(isSwallowed: Bool) async throws {
-        try await withScene { _, store, place, table in
+        try await withScene { (_: Scene, store: PostgresStore, place: Place, table: String) async throws -> Void in
             let error = await #expect(throws: PostgresError.self) {
                 _ = try await store.perform(request(key("a"))) { transaction, _ in
                     try transaction.execute("UPDATE \(table) SET balance = 50")
@@ -113,7 +113,7 @@ struct PerformTests {
             "DEALLOCATE ALL", "COPY x FROM STDIN", "SELECT 1; COMMIT",
         ])
     func refused(sql: String) async throws {
-        try await withScene { _, store, place, table in
+        try await withScene { (_: Scene, store: PostgresStore, place: Place, table: String) async throws -> Void in
             await #expect(throws: PostgresError.self) {
                 _ = try await store.perform(request(key("a"))) { transaction, _ in
                     try transaction.execute("UPDATE \(table) SET balance = 50")
@@ -128,7 +128,7 @@ struct PerformTests {
 
     @Test("values of every kind go in and come out as they were")
     func values() async throws {
-        try await withScene { _, store, _, _ in
+        try await withScene { (_: Scene, store: PostgresStore, _: Place, _: String) async throws -> Void in
             let values: [PostgresValue] = [
                 .null, true, false, .integer(.min), 7, .double(0.1), .double(-.infinity), "", "ü'\"\\", .bytes([]), .bytes([0, 255, 10]),
             ]
@@ -148,7 +148,7 @@ struct PerformTests {
 
     @Test("a transaction kept for later is of no use")
     func afterwards() async throws {
-        try await withScene { _, store, _, table in
+        try await withScene { (_: Scene, store: PostgresStore, _: Place, table: String) async throws -> Void in
             nonisolated(unsafe) var kept: PostgresTransaction?
             _ = try await store.perform(request(key("a"))) { transaction, _ in
                 kept = transaction
