@@ -266,18 +266,20 @@ public final class PostgresStore: TransactionalStore {
         try await aside.submit { try $0.operation(reference) }
     }
 
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
         try await aside.submit { session in
             try session.act(id, resolution.action, by: act) { record, now in
                 RecordMachine.resolve(
-                    resolution, on: record, at: now,
+                    resolution, on: record, expecting: epoch, at: now,
                     nextEpoch: { session.shared.nextEpoch(after: max($0, record?.epoch ?? .zero), at: now.retention) })
             }
         }
     }
 
-    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await aside.submit { try $0.act(id, "forget", by: act) { RecordMachine.forget($0, at: $1) } }
+    public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await aside.submit { try $0.act(id, "forget", by: act) { RecordMachine.forget($0, expecting: epoch, at: $1) } }
     }
 
     public func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] {

@@ -86,7 +86,6 @@ struct SQLiteSuite {
         guard seconds > 0 else { throw BenchmarkError(description: "the C program failed") }
         return Double(pairs) / seconds
     }
-
 }
 
 struct BenchmarkError: Error, CustomStringConvertible {
