@@ -94,7 +94,7 @@ let package = Package(
 
         // The program.
         library("SemelServer", [
-            "SemelHTTP", "SemelSQLite", hummingbird, asyncHTTPClient, httpTypes, lifecycle, logging, metrics, crypto,
+            "SemelHTTP", "SemelSQLite", "SemelPostgres", hummingbird, asyncHTTPClient, httpTypes, lifecycle, logging, metrics, crypto,
             nioCore, nioPosix, nioHTTP1,
             .product(name: "HummingbirdCore", package: "hummingbird"),
             .product(name: "HummingbirdTLS", package: "hummingbird"),
@@ -105,7 +105,7 @@ let package = Package(
             .product(name: "JWTKit", package: "jwt-kit", condition: .when(traits: ["JWT"])),
         ]),
         executable("semel", [
-            "SemelServer", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            "SemelServer", "SemelPostgres", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
         ]),
 
         // For tests, ours and our users'. Production never imports it.

@@ -42,10 +42,12 @@ public final class PostgresStore: TransactionalStore {
         public var connectLimit: Duration
         /// How long an answer may take before the connection is given up.
         public var answerLimit: Duration
+        /// Told how many items each batch held.
+        public var metrics: StoreMetrics?
 
         public init(
             schema: String = "semel", connections: Int = 4, transactions: Int = 8, partitions: Int = 4, patience: Duration = .seconds(5),
-            connectLimit: Duration = .seconds(5), answerLimit: Duration = .seconds(10)
+            connectLimit: Duration = .seconds(5), answerLimit: Duration = .seconds(10), metrics: StoreMetrics? = nil
         ) {
             self.schema = schema
             self.connections = max(1, connections)
@@ -54,6 +56,7 @@ public final class PostgresStore: TransactionalStore {
             self.patience = patience
             self.connectLimit = connectLimit
             self.answerLimit = answerLimit
+            self.metrics = metrics
         }
     }
 
@@ -135,6 +138,11 @@ public final class PostgresStore: TransactionalStore {
             return (found, Schema.version)
         }
     }
+
+    /// Reads a URL without connecting.
+    /// - Returns: its place, without user or password.
+    /// - Throws: `misconfigured`.
+    public static func place(of url: String) throws(StoreError) -> String { try Target(url: url, schema: "semel").place }
 
     private static func connect(_ target: Target, _ configuration: Configuration, _ environment: Environment) throws(StoreError) -> Connection {
         try Connection(to: target, within: configuration.connectLimit, uptime: environment.uptime, name: "semel check")

@@ -76,17 +76,12 @@ final class Connection {
         handle = started
         // So that the reason for a refusal can be told in any language.
         PQsetErrorVerbosity(handle, PQERRORS_VERBOSE)
-        do {
-            try Self.finishConnecting(handle, until: uptime() + time, uptime: uptime, at: target)
-        } catch {
-            PQfinish(handle)
-            throw error
-        }
+        // From here on an error leaves a whole object, which gives the connection up.
+        try Self.finishConnecting(handle, until: uptime() + time, uptime: uptime, at: target)
         PQsetErrorVerbosity(handle, PQERRORS_DEFAULT)
         _ = PQsetNoticeReceiver(handle, ignoreNotice, nil)
         guard PQsetnonblocking(handle, 1) == 0, PQenterPipelineMode(handle) == 1 else {
             let reason = String(cString: PQerrorMessage(handle)).trimmed
-            PQfinish(handle)
             throw StoreError(.unavailable, "\(target.place): no pipeline mode: \(reason)")
         }
     }

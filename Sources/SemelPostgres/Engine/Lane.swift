@@ -95,6 +95,7 @@ final class Lane: Sendable {
         var items: [Item] = []
         for call in calls { if case .items(let own) = call.content { items += own } }
         if !items.isEmpty {
+            session.shared.configuration.metrics?.batch(of: items.count)
             Batch(items, session).run()
         }
         for call in calls {
