@@ -256,6 +256,21 @@ public final class PostgresStore: TransactionalStore {
         return try await callers[turn].submit { try $0.perform(request, body) }.get()
     }
 
+    /// Claims the key, runs statements, and records an outcome that is known beforehand, in one transaction: what
+    /// ``perform(_:_:)`` promises, for writes that need no answer in between. Calls that wait at the same time share a
+    /// transaction, and so a sync of the disk.
+    ///
+    /// - Throws: ``UnexpectedRows`` or ``PostgresError`` of a statement, after which everything is undone and the key is free;
+    ///   or a `StoreError`.
+    public func perform(
+        _ request: ClaimRequest, writing statements: [PostgresStatement], recording outcome: Outcome
+    ) async throws -> AtomicResult {
+        let write = Write(request, statements, outcome)
+        if let error = await callers[0].perform(write) { throw error }
+        guard let result = write.result else { throw StoreError(.refused, "the call was not run") }
+        return try result.get()
+    }
+
     // MARK: Operators
 
     public func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage {

@@ -157,5 +157,50 @@ struct PerformTests {
             #expect(throws: PostgresError.self) { try kept?.execute("UPDATE \(table) SET balance = 0") }
         }
     }
+
+    // MARK: Statements that need no answer in between
+
+    @Test("statements that wait together share a transaction, and each has its own result: done, replayed, undone")
+    func statements() async throws {
+        try await withScene { (_: Scene, store: PostgresStore, place: Place, table: String) async throws -> Void in
+            let add = PostgresStatement("UPDATE \(table) SET balance = balance + $1 WHERE name = 'a'", 1, rows: 1)
+            _ = try await store.perform(request(key("known")), writing: [add], recording: outcome("known"))
+            let results = await withTaskGroup(of: (Int, Result<AtomicResult, any Error>).self) { group in
+                for number in 0..<90 {
+                    group.addTask {
+                        let statements: [PostgresStatement] =
+                            switch number % 9 {
+                            case 7: [add, PostgresStatement("UPDATE \(table) SET balance = balance WHERE name = 'nobody'", rows: 1)]
+                            case 8: [add, PostgresStatement("UPDATE \(table) SET balance = -1")]
+                            default: [add]
+                            }
+                        let id = key(number % 9 == 6 ? "known" : number % 9 == 5 ? "same \(number / 9)" : number % 9 == 4 ? "same \(number / 9)" : "\(number)")
+                        do {
+                            return (number, .success(try await store.perform(request(id), writing: statements, recording: outcome("\(number)"))))
+                        } catch { return (number, .failure(error)) }
+                    }
+                }
+                return await group.reduce(into: []) { $0.append($1) }
+            }
+            var performed = 0
+            for (number, result) in results {
+                switch (number % 9, result) {
+                case (0...3, .success(.performed(let recorded, let grant))):
+                    #expect(recorded == outcome("\(number)"))
+                    #expect(grant.kind == .first)
+                    performed += 1
+                case (4, .success(.performed)), (5, .success(.performed)): performed += 1
+                case (4, .success(.notRun(.completed))), (5, .success(.notRun(.completed))): break
+                case (6, .success(.notRun(.completed(let record)))): #expect(record.outcome == outcome("known"))
+                case (7, .failure(let error)): #expect(error is UnexpectedRows, "\(error)")
+                case (8, .failure(let error)): #expect((error as? PostgresError)?.sqlState == "23514", "\(error)")
+                default: Issue.record("\(number) was \(result)")
+                }
+            }
+            #expect(performed == 50)
+            #expect(try await balance(place) == "\(100 + 1 + performed)")
+            #expect(try await store.record(of: key("7")) == nil)
+        }
+    }
 }
 #endif

@@ -116,33 +116,54 @@ struct PostgresSuite {
         var configuration = PostgresStore.Configuration()
         configuration.transactions = 8
         let store = try await PostgresStore.open("\(url)?schema=\(schema)", migrate: true, configuration: configuration)
-        var ratios: [Double] = []
+        let update = "UPDATE bench_account SET balance = balance + 1 WHERE id = $1"
+        var rounds: [(alone: Double, closures: Double, eight: Double, many: Double)] = []
         for _ in 0..<5 {
-            let alone = try pgbench("update.sql", clients: 8, seconds: 3)
-            let count = 10_000
-            let start = ContinuousClock.now
-            try await withThrowingTaskGroup(of: Void.self) { group in
-                for _ in 0..<32 {
-                    group.addTask {
-                        var generator = Generator()
-                        for _ in 0..<count / 32 {
-                            let id = Int64.random(in: 1...10_000, using: &generator)
-                            let result = try await store.perform(Load.request(&generator)) { transaction, _ in
-                                try transaction.execute("UPDATE bench_account SET balance = balance + 1 WHERE id = $1", .integer(id))
-                                return .commit(Load.outcome)
-                            }
-                            guard case .performed = result else { throw BenchmarkError(description: "a fresh key was refused") }
+            rounds.append(
+                (
+                    try pgbench("update.sql", clients: 8, seconds: 3),
+                    try await rate(callers: 8, count: 8000) { request, id in
+                        try await store.perform(request) { transaction, _ in
+                            try transaction.execute(update, .integer(id))
+                            return .commit(Load.outcome)
+                        }
+                    },
+                    try await rate(callers: 8, count: 10_000) { request, id in
+                        try await store.perform(request, writing: [PostgresStatement(update, .integer(id), rows: 1)], recording: Load.outcome)
+                    },
+                    try await rate(callers: 64, count: 40_000) { request, id in
+                        try await store.perform(request, writing: [PostgresStatement(update, .integer(id), rows: 1)], recording: Load.outcome)
+                    }
+                ))
+            let last = rounds.last!
+            report.note(
+                "a second: pgbench's UPDATE with 8 clients \(Int(last.alone)); with a record: by a closure, 8 callers \(Int(last.closures)); as a statement, 8 callers \(Int(last.eight)), 64 callers \(Int(last.many))")
+        }
+        await store.close()
+        report.figure("UPDATE with a record, 8 callers / UPDATE alone, 8 clients", median(rounds.map { $0.eight / $0.alone }), atLeast: 0.75)
+        report.figure("UPDATE with a record, 64 callers / UPDATE alone, 8 clients", median(rounds.map { $0.many / $0.alone }), atLeast: 2)
+        report.note("UPDATE in a closure with a record / UPDATE alone: \(String(format: "%.2f", median(rounds.map { $0.closures / $0.alone })))")
+    }
+
+    private func rate(
+        callers: Int, count: Int, _ perform: @escaping @Sendable (ClaimRequest, Int64) async throws -> AtomicResult
+    ) async throws -> Double {
+        let start = ContinuousClock.now
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for _ in 0..<callers {
+                group.addTask {
+                    var generator = Generator()
+                    for _ in 0..<count / callers {
+                        let id = Int64.random(in: 1...10_000, using: &generator)
+                        guard case .performed = try await perform(Load.request(&generator), id) else {
+                            throw BenchmarkError(description: "a fresh key was refused")
                         }
                     }
                 }
-                try await group.waitForAll()
             }
-            let together = Double(count / 32 * 32) / (ContinuousClock.now - start).seconds
-            report.note("a second: pgbench's UPDATE \(Int(alone)), UPDATE with a record \(Int(together))")
-            ratios.append(together / alone)
+            try await group.waitForAll()
         }
-        await store.close()
-        report.figure("UPDATE with a record / UPDATE alone", median(ratios), atLeast: 0.75)
+        return Double(count / callers * callers) / (ContinuousClock.now - start).seconds
     }
 
     /// What a key takes on disk, while autovacuum does its work.

@@ -53,6 +53,8 @@ final class Call: @unchecked Sendable {
 
     enum Content {
         case items([Item])
+        /// A record with a caller's own statements.
+        case write(Write)
         /// Anything else, with the connection to itself.
         case other((Session) throws -> Void)
     }

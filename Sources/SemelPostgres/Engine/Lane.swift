@@ -30,6 +30,8 @@ final class Lane: Sendable {
 
     func perform(_ items: [Item]) async -> StoreError? { await submit(.items(items)) }
 
+    func perform(_ write: Write) async -> StoreError? { await submit(.write(write)) }
+
     /// Runs `body` on the lane's thread, with its connection to itself.
     func submit<Value: Sendable>(_ body: @escaping @Sendable (Session) throws -> Value) async throws(StoreError) -> Value {
         let result = Locked(Value?.none)
@@ -98,6 +100,8 @@ final class Lane: Sendable {
             session.shared.configuration.metrics?.batch(of: items.count)
             Batch(items, session).run()
         }
+        let writes = calls.compactMap { if case .write(let write) = $0.content { write } else { nil } }
+        if !writes.isEmpty { WriteBatch(writes, session).run() }
         for call in calls {
             guard case .other(let body) = call.content else { continue }
             do {

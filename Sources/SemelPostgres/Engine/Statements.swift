@@ -6,6 +6,7 @@ struct Statements: Sendable {
     typealias Statement = Connection.Statement
 
     let insert: Statement
+    let insertCompleted: Statement
     let restamp: Statement
     let complete: Statement
     let renew: Statement
@@ -48,6 +49,18 @@ struct Statements: Sendable {
                 AS u (id, lease, response, key, owner, state, head)) s
             ON CONFLICT DO NOTHING
             RETURNING id, epoch, due, \(now)
+            """)
+        // Claimed and completed at once. A key that is there is an error, which undoes all that shares the transaction.
+        insertCompleted = statement(
+            "insert_completed",
+            """
+            INSERT INTO \(table) (id, epoch, due, response, key, owner, state, head, outcome)
+            SELECT s.id, greatest($1::bigint | s.now, $2::bigint), s.now + \(Self.duration("s.response")), s.response, s.key, s.owner, s.state,
+                s.head, s.outcome
+            FROM (SELECT u.*, \(now) AS now FROM
+                unnest($3::uuid[], $4::int[], $5::int[], $6::uuid[], $7::smallint[], $8::bytea[], $9::bytea[])
+                AS u (id, response, key, owner, state, head, outcome)) s
+            RETURNING id, epoch, due
             """)
         restamp = statement(
             "restamp",

@@ -53,6 +53,13 @@ extension Session {
         }
     }
 
+    /// Undoes what is open; a connection that cannot do that is given up, and with it the transaction.
+    func giveUpTransaction() {
+        do {
+            try rollBack()
+        } catch { disconnect() }
+    }
+
     private func tryOnce(
         _ attempt: inout Attempt, _ body: (PostgresTransaction, Grant) throws -> AtomicStep
     ) throws -> Result<AtomicResult, any Error> {
@@ -65,12 +72,10 @@ extension Session {
         guard try hasRoom(request) else { return .success(.notRun(.tooManyKeys)) }
 
         let (result, claimed) = try claim(request, attempt.reference, policy)
-        if case .completed(let record) = result, let committing = attempt.committing, record.token == committing.grant.token,
-            record.outcome == committing.outcome
-        {
-            // What was lost was only the answer to COMMIT.
+        if case .completed(let record) = result, record.owner == request.owner, let outcome = record.outcome {
+            // The nonce is its own: what was lost was only the answer to COMMIT.
             try rollBack()
-            return .success(.performed(committing.outcome, committing.grant))
+            return .success(.performed(outcome, attempt.committing?.grant ?? Self.grant(of: record)))
         }
         attempt.committing = nil
         guard case .granted(let grant) = result, grant.kind != .verify, let claimed else {
@@ -108,6 +113,13 @@ extension Session {
             try commit(step.outcome, claimed, grant, &attempt, policy)
             return .success(.performed(step.outcome, grant))
         }
+    }
+
+    /// The grant under which a record was completed, for a caller who lost the answer.
+    private static func grant(of record: Record) -> Grant {
+        Grant(
+            kind: .again, token: record.token, leaseRemaining: .zero, attempt: record.attempt, createdAt: record.createdAt,
+            grantedAt: record.changedAt, policy: record.policy, traceID: record.traceID)
     }
 
     private func hasRoom(_ request: ClaimRequest) throws -> Bool {
