@@ -48,10 +48,7 @@ public final class PostgresTransaction {
         guard !isOver else { throw PostgresError(sqlState: "25000", message: "the transaction is over") }
         if let lost { throw session.shared.error(lost) }
         try Self.check(sql)
-        let texts = parameters.map(\.parameter)
-        guard texts.allSatisfy({ $0?.utf8.contains(0) != true }) else {
-            throw PostgresError(sqlState: "22021", message: "a text contains U+0000, which PostgreSQL cannot hold; pass bytes")
-        }
+        let texts = try Self.texts(parameters)
         do {
             let reply = try connection.run([.callers(connection.statement(forCaller: sql), texts)], within: session.answerLimit)[0]
             return try reply.get()
@@ -62,6 +59,14 @@ public final class PostgresTransaction {
             hasFailed = true
             throw error
         }
+    }
+
+    static func texts(_ parameters: [PostgresValue]) throws(PostgresError) -> [String?] {
+        let texts = parameters.map(\.parameter)
+        guard texts.allSatisfy({ $0?.utf8.contains(0) != true }) else {
+            throw PostgresError(sqlState: "22021", message: "a text contains U+0000, which PostgreSQL cannot hold; pass bytes")
+        }
+        return texts
     }
 
     /// Statements that would end the transaction, or stay behind in the connection that others share.

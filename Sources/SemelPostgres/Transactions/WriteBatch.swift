@@ -108,10 +108,14 @@ struct WriteBatch {
         var commands: [Connection.Command] = [.text("BEGIN"), .prepared(shared.statements.insertCompleted, parameters)]
         for write in writes {
             for statement in write.statements {
-                do {
+                do throws(PostgresError) {
                     try PostgresTransaction.check(statement.sql)
-                } catch { return [write] }
-                commands.append(.callers(connection.statement(forCaller: statement.sql), statement.parameters.map(\.parameter)))
+                    let texts = try PostgresTransaction.texts(statement.parameters)
+                    commands.append(.callers(connection.statement(forCaller: statement.sql), texts))
+                } catch {
+                    // Said to its caller where it is tried alone.
+                    return [write]
+                }
             }
         }
         let replies = try connection.run(commands, within: session.answerLimit)
