@@ -9,6 +9,8 @@ package final class BatchQueue<Job: Sendable>: Sendable {
         var jobs: [Job] = []
         var isAsleep = false
         var isClosing = false
+        var isOver = false
+        var whenOver: [UnsafeContinuation<Void, Never>] = []
     }
 
     package enum Next {
@@ -44,6 +46,27 @@ package final class BatchQueue<Job: Sendable>: Sendable {
             return state.isAsleep
         }
         if wakes { wake.signal() }
+    }
+
+    /// The thread has done everything, and let go of what it held: whoever waits for that is told.
+    package func announceEnd() {
+        let callers = state.withLock { state in
+            state.isOver = true
+            defer { state.whenOver = [] }
+            return state.whenOver
+        }
+        for caller in callers { caller.resume() }
+    }
+
+    /// Returns when the end was announced.
+    package func end() async {
+        await withUnsafeContinuation { (caller: UnsafeContinuation<Void, Never>) in
+            let isOver = state.withLock { state in
+                if !state.isOver { state.whenOver.append(caller) }
+                return state.isOver
+            }
+            if isOver { caller.resume() }
+        }
     }
 
     /// Everything that waits; blocks the calling thread until there is something, or the time is over.

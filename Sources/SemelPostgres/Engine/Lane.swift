@@ -6,20 +6,13 @@ import Semel
 final class Lane: Sendable {
     private let queue = BatchQueue<Call>()
     private let shared: Shared
-    private let closing = Locked((isClosed: false, callers: [UnsafeContinuation<Void, Never>]()))
 
     init(_ shared: Shared, for purpose: Session.Purpose, name: String) {
         self.shared = shared
         let queue = queue
-        let closing = closing
         let thread = Thread {
             Self.serve(queue, Session(shared, for: purpose))
-            let callers = closing.withLock { closing in
-                closing.isClosed = true
-                defer { closing.callers = [] }
-                return closing.callers
-            }
-            for caller in callers { caller.resume() }
+            queue.announceEnd()
         }
         thread.name = name
         thread.stackSize = 1 << 20
@@ -59,14 +52,8 @@ final class Lane: Sendable {
 
     /// Does what was submitted, and returns when the connection is closed.
     func close() async {
-        beginClosing()
-        await withUnsafeContinuation { (caller: UnsafeContinuation<Void, Never>) in
-            let isClosed = closing.withLock { closing in
-                if !closing.isClosed { closing.callers.append(caller) }
-                return closing.isClosed
-            }
-            if isClosed { caller.resume() }
-        }
+        queue.close()
+        await queue.end()
     }
 
     // MARK: The thread
