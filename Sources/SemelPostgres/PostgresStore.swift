@@ -238,7 +238,7 @@ public final class PostgresStore: TransactionalStore {
     }
 
     public func leaseRemaining(of record: Record) async throws(StoreError) -> Duration {
-        try await aside.submit { record.leaseUntil - (try $0.serverTime()) }
+        try await lanes[0].submit { record.leaseUntil - (try $0.serverTime()) }
     }
 
     public func observe(_ id: OperationID) -> Observation { shared.signals.observe(id) }

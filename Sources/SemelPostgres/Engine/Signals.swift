@@ -91,6 +91,7 @@ final class Signals: Sendable {
         var connection: Connection?
         var nextAttempt = Duration.zero
         var nextTick = Duration.zero
+        var nextCount = Duration.zero
         while !state.withLock({ $0.isClosing }) {
             guard let shared = shared() else { return }
             let uptime = shared.environment.uptime
@@ -108,7 +109,15 @@ final class Signals: Sendable {
                 if uptime() >= nextTick {
                     nextTick = uptime() + Self.tick
                     observations.signalAll()
-                    if let connection { try lookAfter(shared, connection) }
+                    if let connection {
+                        try lookAfter(shared, connection)
+                        if uptime() >= nextCount {
+                            // Counting many takes time: it must stay a small part of it.
+                            let start = uptime()
+                            try count(shared, connection)
+                            nextCount = uptime() + 10 * (uptime() - start)
+                        }
+                    }
                 }
             } catch {
                 connection = nil
@@ -177,7 +186,7 @@ final class Signals: Sendable {
         }
     }
 
-    /// About once a second: are there others to notify, what time has been seen, how many records are live.
+    /// About once a second: are there others to notify, and what time has been seen.
     private func lookAfter(_ shared: Shared, _ connection: Connection) throws {
         let schema = shared.target.quotedSchema
         let number = shared.target.lockNumber
@@ -205,11 +214,16 @@ final class Signals: Sendable {
         if meta.count == 1 {
             shared.saw(meta.integer(0, 0), Incarnation(rawValue: UInt16(clamping: meta.integer(0, 1, as: Int32.self))))
         }
-        let counting = shared.environment.uptime()
+    }
+
+    private func count(_ shared: Shared, _ connection: Connection) throws {
+        let start = shared.environment.uptime()
         let live = try connection.run(
-            [.text("SET enable_seqscan = off"), .text("SELECT count(*) FROM \(schema).record WHERE \(Statements.isLive)")],
-            within: shared.configuration.answerLimit)[1].get()
-        shared.counted(Int(live.integer(0, 0, as: Int64.self)), since: counting)
+            [
+                .text("SET enable_seqscan = off"),
+                .text("SELECT count(*) FROM \(shared.target.quotedSchema).record WHERE \(Statements.isLive)"),
+            ], within: shared.configuration.answerLimit)[1].get()
+        shared.counted(Int(live.integer(0, 0, as: Int64.self)), since: start)
     }
 }
 #endif
