@@ -271,6 +271,23 @@ public final class PostgresStore: TransactionalStore {
         return try result.get()
     }
 
+    // For claims in a transaction of the caller's own driver.
+
+    var internals: Shared { shared }
+
+    /// Keeps a policy before a claim under it, in a transaction of the store's own.
+    func keep(_ policy: PinnedPolicy) async throws(StoreError) {
+        guard shared.policies.number(of: policy.hash) == nil else { return }
+        try await aside.submit { try $0.shared.policies.keep(policy, $0.connection(), within: $0.answerLimit) }
+    }
+
+    /// - Returns: whether a policy was met that was not known before, so that reading the row again may go better.
+    func loadPolicies() async throws(StoreError) -> Bool {
+        let before = shared.policies.count
+        try await aside.submit { try $0.shared.policies.loadAll($0.connection(), within: $0.answerLimit) }
+        return shared.policies.count > before
+    }
+
     // MARK: Operators
 
     public func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage {

@@ -13,6 +13,7 @@ final class Policies: Sendable {
 
     init(schema: String) { self.schema = schema }
 
+    var count: Int { state.withLock { $0.kept.count } }
     func number(of hash: PolicyHash) -> Int32? { state.withLock { $0.numbers[hash] } }
     func known(_ number: Int32) -> PinnedPolicy? { state.withLock { $0.kept[number] } }
 
@@ -41,7 +42,7 @@ final class Policies: Sendable {
         try load(connection, "WHERE hash = $1::uuid", Self.parameters(policy.hash), within: time)
     }
 
-    /// Those of a scene, by their numbers.
+    /// All that the table has.
     func loadAll(_ connection: Connection, within time: Duration) throws {
         try load(connection, "", Parameters(), within: time)
     }
