@@ -33,7 +33,7 @@ public struct OpenClaim: Sendable {
         let now = StoreTime(try await statements.now(transaction))
         let transition = Transition(id: id, token: grant.token, change: .complete(outcome))
         guard case (.applied, .put(let completed)) = RecordMachine.apply(transition, to: record, at: now),
-            try await statements.put(id, completed, transaction)
+            try await statements.put(id, completed, onlyItsOwn: true, transaction)
         else { throw StoreError(.refused, "the claim of \(OperationReference(id)) is not in this transaction: complete it in the one it was made in") }
     }
 
@@ -87,7 +87,7 @@ extension PostgresStore {
             var claimed = record
             if case .put(let next) = change {
                 claimed = next
-                _ = try await statements.put(request.id, next, transaction)
+                _ = try await statements.put(request.id, next, onlyItsOwn: false, transaction)
             }
             return .granted(OpenClaim(grant: grant, id: request.id, record: claimed, shared: shared))
         }
@@ -101,9 +101,8 @@ private struct CallersStatements {
     init(_ shared: Shared) { self.shared = shared }
 
     /// Arrays become arrays of one, made in SQL of plain values.
-    private func single(_ statement: Connection.Statement, returning column: String? = nil) -> String {
-        let sql = statement.sql.replacing(#/(\$[0-9]+)::([a-z]+)\[\]/#) { "ARRAY[\($0.1)::\($0.2)]" }
-        return column.map { "\(sql) RETURNING \($0)" } ?? sql
+    private func single(_ statement: Connection.Statement) -> String {
+        statement.sql.replacing(#/(\$[0-9]+)::([a-z]+)\[\]/#) { "ARRAY[\($0.1)::\($0.2)]" }
     }
 
     func now(_ transaction: some CallersTransaction) async throws -> Timestamp {
@@ -153,14 +152,16 @@ private struct CallersStatements {
         return row
     }
 
-    func put(_ id: OperationID, _ record: Record, _ transaction: some CallersTransaction) async throws -> Bool {
+    /// - Parameter onlyItsOwn: only while the row has the record's token; else the row must be locked.
+    func put(_ id: OperationID, _ record: Record, onlyItsOwn: Bool, _ transaction: some CallersTransaction) async throws -> Bool {
         guard let policy = shared.policies.number(of: record.policy) else { throw unexpected() }
         let row = Row(id, OperationReference(id), record, policy: policy)
         let values: [PostgresValue] = [
             .text(Self.uuid(row.id)), .integer(row.epoch), .integer(row.due), .integer(Int64(row.response)), .integer(Int64(row.key)),
             .text(Self.uuid(row.owner)), .integer(Int64(row.state)), .bytes(row.head), row.outcome.map { .bytes($0) } ?? .null,
         ]
-        return try await transaction.run(single(shared.statements.put, returning: "r.id::text"), values).count == 1
+        let condition = onlyItsOwn ? " AND r.epoch = u.epoch AND r.owner = u.owner" : ""
+        return try await transaction.run("\(single(shared.statements.put))\(condition) RETURNING r.id::text", values).count == 1
     }
 
     func delete(_ id: OperationID, _ transaction: some CallersTransaction) async throws {
