@@ -8,9 +8,10 @@ import TestServers
 @Suite("What the store on PostgreSQL refuses to open, and what it says then")
 struct RefusalTests {
     private func refusal(_ url: String, migrate: Bool = true) async throws -> StoreError {
-        do {
-            try await PostgresStore.open(url, migrate: migrate, configuration: .forTests).close()
-        } catch let error as StoreError {
+        do throws(StoreError) {
+            let store = try await PostgresStore.open(url, migrate: migrate, configuration: .forTests)
+            await store.close()
+        } catch {
             return error
         }
         throw Unexpected(description: "\(url) was opened")
