@@ -179,7 +179,9 @@ public final class PostgresStore: TransactionalStore {
             throw StoreError(.refused, "a scope of \(request.id.scope.bytes.count) bytes is too long; it may have \(Row.scopeLimit)")
         }
         let items = requests.map { Item($0) }
-        try await submit(items)
+        // Near a limit the order of a batch decides who is refused, and only one connection keeps it.
+        let isNearLimit = requests.count > 1 && requests.contains { $0.liveLimit.map { !shared.isFarBelow($0) } ?? false }
+        try await submit(items, by: isNearLimit ? lane(of: items[0].reference) : nil)
         return try items.map { item throws(StoreError) in
             if case .claim(let result) = item.answer { return result }
             throw Self.failure(of: item)
@@ -209,11 +211,11 @@ public final class PostgresStore: TransactionalStore {
         return grant
     }
 
-    /// Hands items to their lanes, and returns when all are answered.
-    private func submit(_ items: [Item]) async throws(StoreError) {
+    /// Hands items to their lanes, or to one, and returns when all are answered.
+    private func submit(_ items: [Item], by one: Lane? = nil) async throws(StoreError) {
         guard let first = items.first else { return }
-        if items.count == 1 {
-            if let error = await lane(of: first.reference).perform(items) { throw error }
+        if items.count == 1 || one != nil {
+            if let error = await (one ?? lane(of: first.reference)).perform(items) { throw error }
         } else {
             var parts: [[Item]] = Array(repeating: [], count: lanes.count)
             for item in items { parts[Int(item.reference.low % UInt64(lanes.count))].append(item) }

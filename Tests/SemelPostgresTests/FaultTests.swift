@@ -40,13 +40,15 @@ struct FaultTests {
     }
 
     /// Claims and completes fresh keys from several tasks until told to stop; whatever is not certain is said again.
-    private func traffic(_ store: PostgresStore, _ ledger: Ledger, until isOver: Locked<Bool>, tasks: Int = 16) async throws {
+    private func traffic(_ store: PostgresStore, _ ledger: Ledger, until isOver: Locked<Bool>, tasks: Int = 8) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             for task in 0..<tasks {
                 group.addTask {
                     var number = 0
                     while !isOver.withLock({ $0 }) {
                         number += 1
+                        // Others test at the same time.
+                        try await Task.sleep(for: .milliseconds(3))
                         let id = key("\(task)-\(number)")
                         let claim = request(id)
                         let grant: Grant

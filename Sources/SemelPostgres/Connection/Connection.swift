@@ -329,7 +329,8 @@ final class Connection {
         while let colon = rest.firstIndex(of: ":") {
             rest = rest[rest.index(after: colon)...].drop { $0 == " " }
             let code = rest.prefix { $0.isASCII && ($0.isNumber || $0.isUppercase) }
-            if code.count == 5, rest.dropFirst(5).first == ":" { return String(code) }
+            // The severity before it is five letters too.
+            if code.count == 5, code.contains(where: \.isNumber), rest.dropFirst(5).first == ":" { return String(code) }
         }
         return nil
     }

@@ -13,6 +13,8 @@ final class Batch {
     private var groups: [Group]
     /// The items that were sent and not answered yet.
     private var inFlight: [Item] = []
+    /// Scopes that might be full: their claims of absent keys are decided one after another, in the order of the batch.
+    private var limitedScopes: Set<Scope> = []
     /// Nothing is known about the keys yet.
     private var isFirst = true
 
@@ -34,6 +36,12 @@ final class Batch {
         }
         let sorted = order.map { items[$0] }
         groups = []
+        for (number, item) in items.enumerated() {
+            item.number = number
+            if case .claim(let request) = item.work, let limit = request.liveLimit, !shared.isFarBelow(limit) {
+                limitedScopes.insert(request.id.scope)
+            }
+        }
         var start = 0
         for index in sorted.indices where index + 1 == sorted.count || sorted[index + 1].reference != sorted[index].reference {
             groups.append(Group(reference: sorted[index].reference, items: sorted[start...index]))
@@ -117,7 +125,7 @@ final class Batch {
             guard isFirst || groups[index].isAbsent, let item = groups[index].items.first else { continue }
             switch item.work {
             case .claim(let request):
-                if request.liveLimit.map(shared.isFarBelow) ?? true { inserts.append(index) }
+                if limitedScopes.isEmpty || !limitedScopes.contains(request.id.scope) { inserts.append(index) }
             case .transition(let transition) where isFirst:
                 switch transition.change {
                 case .complete(let outcome, nil): completes.append((index, transition, outcome, nil, nil))
@@ -419,7 +427,7 @@ final class Batch {
     private func claimWithinLimits(_ connection: Connection) throws {
         var byScope: [Scope: [Int]] = [:]
         for index in groups.indices where groups[index].isAbsent {
-            if case .claim(let request)? = groups[index].items.first?.work, let limit = request.liveLimit, !shared.isFarBelow(limit) {
+            if case .claim(let request)? = groups[index].items.first?.work, limitedScopes.contains(request.id.scope) {
                 byScope[request.id.scope, default: []].append(index)
             }
         }
@@ -444,9 +452,10 @@ final class Batch {
             var refused: [Int] = []
             for (number, (scope, _)) in scopes.enumerated() {
                 var count = Int(replies[1 + scopes.count + number].integer(0, 0, as: Int64.self))
-                for index in byScope[scope] ?? [] {
-                    guard case .claim(let request)? = groups[index].items.first?.work, let limit = request.liveLimit else { continue }
-                    if count < limit {
+                let inOrder = (byScope[scope] ?? []).sorted { (groups[$0].items.first?.number ?? 0) < (groups[$1].items.first?.number ?? 0) }
+                for index in inOrder {
+                    guard case .claim(let request)? = groups[index].items.first?.work else { continue }
+                    if count < request.liveLimit ?? .max {
                         admitted.append(index)
                         count += 1
                     } else {

@@ -25,6 +25,8 @@ final class Item: @unchecked Sendable {
     let reference: OperationReference
     let work: Work
     var answer: Answer?
+    /// Its place in its batch.
+    var number = 0
     /// It was sent, and its answer was lost with the connection.
     var isInDoubt = false
 
