@@ -1,6 +1,8 @@
 internal import HTTPTypes
 internal import Logging
+internal import Semel
 internal import SemelCore
+internal import SemelPostgres
 
 extension ConfigurationReader {
     func server(_ root: Section) -> ServerConfiguration {
@@ -38,7 +40,17 @@ extension ConfigurationReader {
             } else {
                 return .sqlite(path: path)
             }
-        case "postgres", "postgresql", "mysql", "mariadb", "redis", "rediss", "redis+cluster":
+        #if Postgres
+        case "postgres", "postgresql":
+            do throws(StoreError) {
+                return .postgres(url: text, place: try PostgresStore.place(of: text))
+            } catch {
+                mistake(node.place, "store", error.message, "write postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full")
+            }
+        #else
+        case "postgres", "postgresql": mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
+        #endif
+        case "mysql", "mariadb", "redis", "rediss", "redis+cluster":
             mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
         default:
             let meant = Spelling.suggestion(for: scheme, among: ["sqlite", "memory"])
