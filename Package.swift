@@ -32,6 +32,7 @@ let metrics: Target.Dependency = .product(name: "Metrics", package: "swift-metri
 let unixSignals: Target.Dependency = .product(name: "UnixSignals", package: "swift-service-lifecycle")
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 
 let package = Package(
@@ -41,6 +42,7 @@ let package = Package(
         .library(name: "SemelCore", targets: ["SemelCore"]),
         .library(name: "Semel", targets: ["Semel"]),
         .library(name: "SemelSQLite", targets: ["SemelSQLite"]),
+        .library(name: "SemelRedis", targets: ["SemelRedis"]),
         .library(name: "SemelHTTP", targets: ["SemelHTTP"]),
         .library(name: "SemelHummingbird", targets: ["SemelHummingbird"]),
         .library(name: "SemelTesting", targets: ["SemelTesting"]),
@@ -75,6 +77,8 @@ let package = Package(
         // Stores.
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         library("SemelSQLite", ["Semel", "CSQLite", logging, crypto]),
+
+        library("SemelRedis", ["Semel", nioCore, nioPosix, nioSSL, logging, crypto]),
 
         // HTTP: the rules, without a server; and their thin adapters.
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
@@ -116,6 +120,9 @@ let package = Package(
         // A process to kill, and a disk to break, for the tests of the embedded store.
         executable("store-worker", ["SemelSQLite"], path: "Tests/Support/StoreWorker"),
         .target(name: "FaultyDisk", dependencies: ["CSQLite"], path: "Tests/Support/FaultyDisk"),
+        tests("SemelRedisTests", ["SemelRedis", "SemelTesting", "ChildProcesses", "TestProxy", nioCore, nioPosix, nioSSL, crypto]),
+        // A connection that a test can cut.
+        .target(name: "TestProxy", dependencies: [nioCore, nioPosix], path: "Tests/Support/TestProxy", swiftSettings: settings),
         tests("SemelHTTPTests", ["SemelHTTP", "SemelHummingbird", "SemelTesting", "CZlib", hummingbird, asyncHTTPClient, httpTypes, nioCore, nioPosix, nioHTTP1, logging]),
         // Real processes, killed at named places. They need the executables, which `swift build --build-tests` builds.
         tests("SemelCrashTests", ["ChildProcesses", "Semel", "semel", "payments", asyncHTTPClient, nioCore, nioHTTP1]),

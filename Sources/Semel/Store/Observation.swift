@@ -49,6 +49,14 @@ package final class ObservationRegistry: Sendable {
 
     package var isEmpty: Bool { state.withLock { $0.watchers.isEmpty } }
 
+    package func isObserved(_ id: OperationID) -> Bool { state.withLock { $0.watchers[id] != nil } }
+
+    /// For a store that may have missed what happened elsewhere: everybody looks again.
+    package func signalAll() {
+        let continuations = state.withLock { $0.watchers.values.flatMap(\.values) }
+        for continuation in continuations { continuation.yield() }
+    }
+
     package func signal(_ id: OperationID) {
         let continuations = state.withLock { $0.watchers[id].map { Array($0.values) } ?? [] }
         for continuation in continuations { continuation.yield() }

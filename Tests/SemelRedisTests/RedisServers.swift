@@ -1,0 +1,147 @@
+import Foundation
+import Semel
+@testable import SemelRedis
+
+/// A server of its own for one test, started by the script for it and killed with the value.
+final class RedisServer: Sendable {
+    let port: Int
+    let directory: URL
+    private let arguments: [String]
+
+    /// - Parameter cluster: three nodes on `port` and the two after it.
+    init(cluster: Bool = false, _ arguments: [String] = []) throws {
+        directory = FileManager.default.temporaryDirectory.appendingPathComponent("semel-redis-\(UUID().uuidString.prefix(8))")
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        self.arguments = arguments
+        let line = try Self.script(cluster ? "start-redis-cluster" : "start-redis", [cluster ? String(Self.freeClusterPort()) : "0", directory.path] + arguments)
+        guard let match = line.firstMatch(of: /127\.0\.0\.1:([0-9]+)/), let port = Int(match.1) else {
+            throw ServerFailure(description: "the start script said \"\(line)\"")
+        }
+        self.port = port
+    }
+
+    deinit {
+        for process in processes { kill(process, SIGKILL) }
+        try? FileManager.default.removeItem(at: directory)
+    }
+
+    /// One for a single server, three for a cluster.
+    var processes: [pid_t] {
+        guard let text = try? String(contentsOf: directory.appendingPathComponent("pid"), encoding: .utf8) else { return [] }
+        return text.split(whereSeparator: \.isWhitespace).compactMap { pid_t($0) }
+    }
+
+    var url: String { "redis://127.0.0.1:\(port)" }
+
+    func signal(_ number: Int32) { for process in processes { kill(process, number) } }
+
+    /// Kills it, and waits until it is gone.
+    func killNow() throws {
+        let gone = processes
+        signal(SIGKILL)
+        for _ in 0..<2000 {
+            if gone.allSatisfy({ kill($0, 0) != 0 }) { return }
+            usleep(5000)
+        }
+        throw ServerFailure(description: "the server does not die")
+    }
+
+    /// Starts it again over the same data.
+    func restart() throws { _ = try Self.script("start-redis", [String(port), directory.path] + arguments) }
+
+    @discardableResult
+    func command(_ words: String...) throws -> String {
+        try Self.run("/usr/bin/env", ["redis-cli", "-p", String(port)] + words)
+    }
+
+    // MARK: Scripts
+
+    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+
+    static func script(_ name: String, _ arguments: [String]) throws -> String {
+        try run(root.appendingPathComponent("scripts/servers/\(name)").path, arguments)
+    }
+
+    /// Three ports in a row, whose bus ports 10,000 above are free too, most likely.
+    private static func freeClusterPort() -> Int { 12_000 + Int.random(in: 0..<2500) * 3 }
+
+    private static func run(_ program: String, _ arguments: [String]) throws -> String {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: program)
+        process.arguments = arguments
+        let (output, errors) = (Pipe(), Pipe())
+        process.standardOutput = output
+        process.standardError = errors
+        try process.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        let error = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        guard process.terminationStatus == 0 else { throw ServerFailure(description: "\(program) failed: \(error)") }
+        return text
+    }
+}
+
+struct ServerFailure: Error, CustomStringConvertible { let description: String }
+
+/// The servers that a whole run shares; each test has a key prefix of its own.
+enum SharedRedis {
+    /// `SEMEL_TEST_REDIS` as `scripts/test` sets it; without it the run starts its own.
+    static let single: Result<String, any Error> = address("SEMEL_TEST_REDIS", cluster: false)
+    static let cluster: Result<String, any Error> = address("SEMEL_TEST_REDIS_CLUSTER", cluster: true)
+
+    /// Kept until the process ends; killed by the operating system's own clean-up of the test run's children otherwise.
+    private static let own = Locked<[RedisServer]>([])
+
+    private static func address(_ variable: String, cluster: Bool) -> Result<String, any Error> {
+        if let address = ProcessInfo.processInfo.environment[variable], !address.isEmpty { return .success(address) }
+        return Result {
+            let server = try RedisServer(cluster: cluster)
+            own.withLock { $0.append(server) }
+            let processes = server.processes
+            ownProcesses.withLock { $0 += processes }
+            atexit { for process in ownProcesses.withLock({ $0 }) { kill(process, SIGKILL) } }
+            return "127.0.0.1:\(server.port)"
+        }
+    }
+
+    private static let ownProcesses = Locked<[pid_t]>([])
+
+    /// A location on the shared servers, with a prefix of its own.
+    static func location(cluster isCluster: Bool = false) throws -> RedisLocation {
+        let address = try (isCluster ? cluster : single).get()
+        var location = try RedisLocation("redis\(isCluster ? "+cluster" : "")://\(address)")
+        location.prefix = "t\(UUID().uuidString.prefix(8)):"
+        return location
+    }
+
+    static func store(cluster: Bool = false) async throws -> RedisStore {
+        try await RedisStore(try location(cluster: cluster), configuration: RedisStore.Configuration(purgesByItself: false))
+    }
+}
+
+let pinned = PinnedPolicy(scene: "payments", text: "effect: unknown")
+
+func key(_ text: String, scope: String = "tenant") -> OperationID {
+    OperationID(scope: Scope(scope), key: try! OperationKey(text))
+}
+
+func request(
+    _ id: OperationID, _ owner: UInt64 = 1, fingerprint: String = "a", lease: Duration = .seconds(30), onLapse: LapseRule = .uncertain,
+    retention: Retention = .standard, limit: Int? = nil
+) -> ClaimRequest {
+    ClaimRequest(
+        id: id, fingerprint: Fingerprint(of: Array(fingerprint.utf8)), owner: Owner(high: owner, low: owner), lease: lease,
+        onLapse: onLapse, policy: pinned, retention: retention, liveLimit: limit)
+}
+
+func outcome(_ text: String) -> Outcome { Outcome(status: 201, fields: [.init("location", "/1")], body: .kept(Array(text.utf8))) }
+
+struct NotGranted: Error { let result: ClaimResult }
+
+extension OperationStore {
+    func granted(_ request: ClaimRequest) async throws -> Grant {
+        let result = try await claim(request)
+        guard case .granted(let grant) = result else { throw NotGranted(result: result) }
+        return grant
+    }
+}
