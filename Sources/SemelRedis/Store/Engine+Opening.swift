@@ -1,4 +1,4 @@
-internal import Semel
+public import Semel
 
 extension Engine {
     static let format: Int64 = 1

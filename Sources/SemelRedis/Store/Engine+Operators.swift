@@ -18,7 +18,9 @@ extension Engine {
         let now = try await self.now()
         var page = Page(query, now)
         if query.states?.contains(.completed) ?? true {
-            for node in try await client.masters() { try await scan(node) { try await self.look(at: $0, &page) } }
+            for node in try await client.masters() {
+                try await scan(node) { references throws(StoreError) in try await look(at: references, &page) }
+            }
         } else if query.states?.isEmpty == false {
             let replies = try await client.send(
                 (0..<KeySpace.bucketCount).map { (RedisCommand("ZRANGE", [keys.index($0), Array("0".utf8), Array("-1".utf8)]), keys.slot($0)) })
