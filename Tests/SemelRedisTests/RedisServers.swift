@@ -83,13 +83,19 @@ final class RedisServer: Sendable {
 
 struct ServerFailure: Error, CustomStringConvertible { let description: String }
 
+private let ownProcesses = Locked<[pid_t]>([])
+
+private func killOwnProcesses() {
+    for process in ownProcesses.withLock({ $0 }) { kill(process, SIGKILL) }
+}
+
 /// The servers that a whole run shares; each test has a key prefix of its own.
 enum SharedRedis {
     /// `SEMEL_TEST_REDIS` as `scripts/test` sets it; without it the run starts its own.
     static let single: Result<String, any Error> = address("SEMEL_TEST_REDIS", cluster: false)
     static let cluster: Result<String, any Error> = address("SEMEL_TEST_REDIS_CLUSTER", cluster: true)
 
-    /// Kept until the process ends; killed by the operating system's own clean-up of the test run's children otherwise.
+    /// Kept until the process ends.
     private static let own = Locked<[RedisServer]>([])
 
     private static func address(_ variable: String, cluster: Bool) -> Result<String, any Error> {
@@ -99,12 +105,10 @@ enum SharedRedis {
             own.withLock { $0.append(server) }
             let processes = server.processes
             ownProcesses.withLock { $0 += processes }
-            atexit { for process in ownProcesses.withLock({ $0 }) { kill(process, SIGKILL) } }
+            atexit(killOwnProcesses)
             return "127.0.0.1:\(server.port)"
         }
     }
-
-    private static let ownProcesses = Locked<[pid_t]>([])
 
     /// A location on the shared servers, with a prefix of its own.
     static func location(cluster isCluster: Bool = false) throws -> RedisLocation {
@@ -143,5 +147,37 @@ extension OperationStore {
         let result = try await claim(request)
         guard case .granted(let grant) = result else { throw NotGranted(result: result) }
         return grant
+    }
+}
+
+/// Lets so many in at once.
+final class Turnstile: Sendable {
+    private let state: Locked<(free: Int, waiting: [CheckedContinuation<Void, Never>])>
+
+    init(_ count: Int) { state = Locked((count, [])) }
+
+    func enter() async {
+        await withCheckedContinuation { continuation in
+            let isFree = state.withLock { state in
+                if state.free == 0 {
+                    state.waiting.append(continuation)
+                    return false
+                }
+                state.free -= 1
+                return true
+            }
+            if isFree { continuation.resume() }
+        }
+    }
+
+    func leave() {
+        let next: CheckedContinuation<Void, Never>? = state.withLock { state in
+            if state.waiting.isEmpty {
+                state.free += 1
+                return nil
+            }
+            return state.waiting.removeFirst()
+        }
+        next?.resume()
     }
 }

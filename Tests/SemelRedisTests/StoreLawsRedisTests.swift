@@ -4,19 +4,34 @@ import Semel
 import SemelTesting
 import Testing
 
-/// The laws wait for the server's own clock, so many run at once.
+/// The laws let time pass by asking the scripts for no less than a later time, which is how a process whose server's clock
+/// was set back goes on: everything is as on the server's own clock, and nobody waits. Some laws also wait for that clock.
 @Suite("Redis upholds the store laws")
 struct StoreLawsRedisTests {
-    private func check(_ law: StoreLaw, cluster: Bool) async throws {
+    private static let turnstile = Turnstile(8)
+
+    private func check(_ law: StoreLaw, cluster: Bool, inRealTime: Bool = false) async throws {
+        await Self.turnstile.enter()
+        defer { Self.turnstile.leave() }
         let location = try SharedRedis.location(cluster: cluster)
         let configuration = RedisStore.Configuration(purgesByItself: false)
-        let store = try await RedisStore(location, configuration: configuration)
-        // Long against a round trip, also while hundreds of other laws share two cores.
-        var subject = StoreSubject(store, moment: .milliseconds(600))
-        subject.reopen = { try await RedisStore(location, configuration: configuration) }
-        subject.connect = { try await RedisStore(location, configuration: configuration) }
+        let time = SeenTime(isShared: true)
+        @Sendable func open() async throws -> RedisStore {
+            try await RedisStore(location, configuration: configuration, time: inRealTime ? nil : time)
+        }
+        let store = try await open()
+        var subject = StoreSubject(store, moment: inRealTime ? .seconds(1) : .seconds(60))
+        if !inRealTime {
+            subject.elapse = { time.pass($0, from: SystemStoreClock().now().retention) }
+            // A cluster is the same scripts once more.
+            subject.waitsForReal = cluster
+        }
+        subject.reopen = { try await open() }
+        subject.connect = { try await open() }
         subject.corrupt = { id, state in try await store.plant(state: state, in: id) }
-        if case .notApplicable(let missing) = try await law.check(subject) {
+        let verdict = try await law.check(subject)
+        try await store.erase()
+        if case .notApplicable(let missing) = verdict {
             try Test.cancel("not applicable: a Redis has no \(missing.map(\.rawValue).sorted().joined(separator: ", "))")
         }
     }
@@ -26,6 +41,13 @@ struct StoreLawsRedisTests {
 
     @Test("upholds, as a cluster of three", arguments: StoreLaw.all)
     func upholdsAsCluster(_ law: StoreLaw) async throws { try await check(law, cluster: true) }
+
+    @Test(
+        "upholds, by the server's own clock",
+        arguments: [
+            StoreLaw.leasesAreExact, .lapsedClaimIsReclaimed, .lapsedClaimBecomesUncertain, .renewalKeepsAClaim, .outcomeIsKept, .keyIsKept,
+        ])
+    func upholdsInRealTime(_ law: StoreLaw) async throws { try await check(law, cluster: false, inRealTime: true) }
 
     @Test("is excused from no law but those about a clock that can be set and leases that rest on a process")
     func isExcused() async throws {

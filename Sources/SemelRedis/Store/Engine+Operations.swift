@@ -283,4 +283,22 @@ extension Engine {
         let reply = try await client.send(RedisCommand("SETRANGE", [subject.name, Array("1".utf8), [state]]), keys.slot(subject.bucket))
         if case .error(let text) = reply { throw .refusal(text, by: "\(client.location)") }
     }
+
+    func erase() async throws(StoreError) {
+        for node in try await client.masters() {
+            var cursor = "0"
+            repeat {
+                let (next, references) = try await scanOnce(node, from: cursor)
+                _ = try await client.send(
+                    references.map { (RedisCommand("UNLINK", [keys.record($0)]), keys.slot(keys.bucket(of: $0))) })
+                cursor = next
+            } while cursor != "0"
+        }
+        for bucket in 0..<KeySpace.bucketCount {
+            _ = try await client.send(RedisCommand("UNLINK", [keys.index(bucket), keys.audit(bucket)]), keys.slot(bucket))
+        }
+        for name in [keys.meta, keys.policies, keys.auditChain, keys.housekeeper] {
+            _ = try await client.send(RedisCommand("UNLINK", name), HashSlot(of: name))
+        }
+    }
 }

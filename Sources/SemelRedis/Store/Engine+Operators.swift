@@ -89,7 +89,7 @@ extension Engine {
         }
     }
 
-    /// Walks over all records of one server, some hundreds at a time. A key that is there all the while is met at least once.
+    /// Walks over all records of one server, some thousands at a time. A key that is there all the while is met at least once.
     private func scan(_ node: RedisNode, _ body: ([OperationReference]) async throws(StoreError) -> Void) async throws(StoreError) {
         var cursor = "0"
         repeat {
@@ -100,7 +100,7 @@ extension Engine {
     }
 
     func scanOnce(_ node: RedisNode, from cursor: String) async throws(StoreError) -> (next: String, references: [OperationReference]) {
-        switch try await node.send(RedisCommand("SCAN", cursor, "MATCH", keys.pattern, "COUNT", "500")) {
+        switch try await node.send(RedisCommand("SCAN", cursor, "MATCH", keys.pattern, "COUNT", "2000")) {
         case .failure(let failure): throw StoreError(.unavailable, "Redis at \(node.endpoint) was lost while its keys were read: \(failure).")
         case .success(.error(let text)): throw .refusal(text, by: "\(node.endpoint)")
         case .success(let reply):

@@ -10,15 +10,18 @@ final class Engine: Sendable {
     let environment: Environment
     let dialing: RedisDialing
     let configuration: RedisStore.Configuration
-    private let time = Locked([UInt64](repeating: 0, count: KeySpace.bucketCount))
+    private let time: SeenTime
     private let incarnation = Locked((value: UInt16(0), isKnown: false))
     private let subscriber = Locked<RedisSubscriber?>(nil)
     /// What the store said of itself when it was opened, and what is wrong since.
     let declared = Locked(StoreCapabilities.Durability.durable)
     let problem = Locked<String?>(nil)
 
-    init(_ location: RedisLocation, _ configuration: RedisStore.Configuration, _ environment: Environment) throws(StoreError) {
+    init(
+        _ location: RedisLocation, _ configuration: RedisStore.Configuration, _ environment: Environment, time: SeenTime? = nil
+    ) throws(StoreError) {
         self.environment = environment
+        self.time = time ?? SeenTime(isShared: !location.isCluster)
         self.configuration = configuration
         dialing = try RedisDialing(
             location, patience: configuration.patience, environment: environment,
@@ -112,11 +115,7 @@ final class Engine: Sendable {
 
     // MARK: Time
 
-    /// The least time that the next answer about a bucket may carry: more than any it has carried (H9). A server's clock
-    /// that is set back stands still for this process until it has caught up, and no epoch is given twice.
-    func leastTime(_ bucket: Int) -> UInt64 { time.withLock { $0[bucket] + 1 } }
-
-    func saw(_ now: UInt64, in bucket: Int) { time.withLock { $0[bucket] = max($0[bucket], now) } }
+    func leastTime(_ bucket: Int) -> UInt64 { time.least(bucket) }
 
     /// The store's incarnation, read anew after each reconnection.
     func currentIncarnation() async throws(StoreError) -> UInt16 {
@@ -147,7 +146,7 @@ final class Engine: Sendable {
         case .bulk(let bytes):
             guard bytes.count >= 8, let kind = Scripts.Answer(rawValue: bytes[0]) else { break }
             let now = bytes[1..<8].reduce(0) { $0 << 8 | UInt64($1) }
-            saw(now, in: bucket)
+            time.saw(now, in: bucket)
             return Answer(kind: kind, now: Timestamp(microseconds: Int64(now)), rest: bytes[8...])
         case .error(let text): throw failure(text)
         default: break

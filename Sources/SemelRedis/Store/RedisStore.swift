@@ -43,12 +43,21 @@ public final class RedisStore: OperationStore {
     ///
     /// - Throws: `unavailable`, `wrong-credentials`, `tls-failure`, `server-too-old`, `evicting`, `read-only-replica`,
     ///   `newer-schema` or `misconfigured`; the message says what was found and what to do.
-    public init(_ location: RedisLocation, configuration: Configuration = Configuration(), environment: Environment = .live) async throws(StoreError) {
+    public convenience init(
+        _ location: RedisLocation, configuration: Configuration = Configuration(), environment: Environment = .live
+    ) async throws(StoreError) {
+        try await self.init(location, configuration: configuration, environment: environment, time: nil)
+    }
+
+    /// - Parameter time: shared by stores whose time a test lets pass; `nil` for a store of its own.
+    package init(
+        _ location: RedisLocation, configuration: Configuration, environment: Environment = .live, time: SeenTime?
+    ) async throws(StoreError) {
         var configuration = configuration
         if let count = location.waitForReplicas, configuration.waitForReplicas == nil {
             configuration.waitForReplicas = (count, location.waitTimeout)
         }
-        let engine = try Engine(location, configuration, environment)
+        let engine = try Engine(location, configuration, environment, time: time)
         do throws(StoreError) {
             let facts = try await engine.open()
             capabilities = StoreCapabilities(
@@ -137,6 +146,9 @@ public final class RedisStore: OperationStore {
 }
 
 extension RedisStore {
+    /// Removes everything under the store's prefix.
+    package func erase() async throws(StoreError) { try await engine.erase() }
+
     /// Overwrites the stored state of a record, for tests of what a newer version may have written.
     package func plant(state: UInt8, in id: OperationID) async throws(StoreError) { try await engine.plant(state: state, in: id) }
 }
