@@ -51,7 +51,12 @@ final class RedisServer: Sendable {
 
     @discardableResult
     func command(_ words: String...) throws -> String {
-        try Self.run("/usr/bin/env", ["redis-cli", "-p", String(port)] + words)
+        // What concerns a whole cluster names its node itself.
+        try Self.run("/usr/bin/env", ["redis-cli"] + (words.first == "--cluster" ? [] : ["-p", String(port)]) + words)
+    }
+
+    static func redisCLI(_ port: Int, _ words: String...) throws -> String {
+        try run("/usr/bin/env", ["redis-cli", "-p", String(port)] + words)
     }
 
     // MARK: Scripts
@@ -65,7 +70,8 @@ final class RedisServer: Sendable {
     /// Three ports in a row, whose bus ports 10,000 above are free too, most likely.
     private static func freeClusterPort() -> Int { 12_000 + Int.random(in: 0..<2500) * 3 }
 
-    private static func run(_ program: String, _ arguments: [String]) throws -> String {
+    @discardableResult
+    static func run(_ program: String, _ arguments: [String]) throws -> String {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: program)
         process.arguments = arguments

@@ -7,32 +7,45 @@ extension Engine {
         for request in requests { try await policies.keep(request.policy) }
         let incarnation = requests.isEmpty ? 0 : try await currentIncarnation()
         if requests.count == 1 {
-            let subject = try subject(requests[0].id)
-            return [try await claim(requests[0], subject, incarnation)]
+            return [try await claim(requests[0], try subject(requests[0].id), KeySpace.number(of: requests[0].id.scope), incarnation)]
         }
         var results = [ClaimResult?](repeating: nil, count: requests.count)
         var subjects: [Subject] = []
         subjects.reserveCapacity(requests.count)
         for request in requests { subjects.append(try subject(request.id)) }
+
+        // Of a scope that may reach its limit within this batch, one claim is decided after another, in their order.
+        var scopes: [Scope: (number: UInt64, count: Int, limit: Int)] = [:]
+        for request in requests {
+            let known = scopes[request.id.scope] ?? (KeySpace.number(of: request.id.scope), 0, .max)
+            scopes[request.id.scope] = (known.number, known.count + 1, min(known.limit, request.liveLimit ?? .max))
+        }
+        var tight: Set<Scope> = []
+        for (scope, (number, count, limit)) in scopes {
+            if limit == .max {
+                counts.note(number, count: count)
+            } else if try await !counts.admits(number, limit: limit, count: count) {
+                tight.insert(scope)
+            }
+        }
         for wave in Self.waves(requests.map(\.id)) {
-            // Those near their scope's limit are decided one after another, by the rest of the wave's answers too.
-            var calls: [(index: Int, call: Call)] = []
-            var tight: [Int] = []
+            let wave = tight.isEmpty ? wave : wave.filter { !tight.contains(requests[$0].id.scope) }
+            var calls: [Call] = []
+            calls.reserveCapacity(wave.count)
             for index in wave {
                 let request = requests[index]
-                if let limit = request.liveLimit,
-                    try await !counts.admits(KeySpace.number(of: request.id.scope), limit: limit)
-                {
-                    tight.append(index)
-                } else {
-                    calls.append((index, call(request, subjects[index], incarnation, mayCreate: true, watches: await isWatched(request.id))))
-                }
+                calls.append(
+                    call(
+                        request, subjects[index], scopes[request.id.scope]?.number ?? 0, incarnation, mayCreate: true,
+                        watches: await isWatched(request.id)))
             }
-            let replies = calls.isEmpty ? [] : try await run(calls.map(\.call))
-            for ((index, _), reply) in zip(calls, replies) {
+            let replies = calls.isEmpty ? [] : try await run(calls)
+            for (index, reply) in zip(wave, replies) {
                 results[index] = try await result(of: reply, requests[index], subjects[index], incarnation)
             }
-            for index in tight { results[index] = try await claimNearLimit(requests[index], subjects[index], incarnation) }
+        }
+        for (index, request) in requests.enumerated() where tight.contains(request.id.scope) {
+            results[index] = try await claim(request, subjects[index], scopes[request.id.scope]?.number ?? 0, incarnation)
         }
         return results.compactMap(\.self)
     }
@@ -52,30 +65,38 @@ extension Engine {
         return waves
     }
 
-    private func claim(_ request: ClaimRequest, _ subject: Subject, _ incarnation: UInt16) async throws(StoreError) -> ClaimResult {
-        if let limit = request.liveLimit, try await !counts.admits(KeySpace.number(of: request.id.scope), limit: limit) {
-            return try await claimNearLimit(request, subject, incarnation)
-        }
+    private func claim(
+        _ request: ClaimRequest, _ subject: Subject, _ scope: UInt64, _ incarnation: UInt16
+    ) async throws(StoreError) -> ClaimResult {
         let watches = await isWatched(request.id)
-        let reply = try await run(call(request, subject, incarnation, mayCreate: true, watches: watches))
+        guard let limit = request.liveLimit else {
+            counts.note(scope)
+            return try await claim(request, subject, scope, incarnation, mayCreate: true, watches: watches)
+        }
+        if try await counts.admits(scope, limit: limit) {
+            return try await claim(request, subject, scope, incarnation, mayCreate: true, watches: watches)
+        }
+        return try await counts.nearLimit(scope, limit: limit) { mayCreate throws(StoreError) in
+            try await self.claim(request, subject, scope, incarnation, mayCreate: mayCreate, watches: watches)
+        }
+    }
+
+    private func claim(
+        _ request: ClaimRequest, _ subject: Subject, _ scope: UInt64, _ incarnation: UInt16, mayCreate: Bool, watches: Bool
+    ) async throws(StoreError) -> ClaimResult {
+        let reply = try await run(call(request, subject, scope, incarnation, mayCreate: mayCreate, watches: watches))
         return try await result(of: reply, request, subject, incarnation)
     }
 
-    private func claimNearLimit(_ request: ClaimRequest, _ subject: Subject, _ incarnation: UInt16) async throws(StoreError) -> ClaimResult {
-        let watches = await isWatched(request.id)
-        return try await counts.nearLimit(KeySpace.number(of: request.id.scope), limit: request.liveLimit ?? .max) { mayCreate throws(StoreError) in
-            let reply = try await self.run(self.call(request, subject, incarnation, mayCreate: mayCreate, watches: watches))
-            return try await self.result(of: reply, request, subject, incarnation)
-        }
-    }
-
-    private func call(_ request: ClaimRequest, _ subject: Subject, _ incarnation: UInt16, mayCreate: Bool, watches: Bool) -> Call {
+    private func call(
+        _ request: ClaimRequest, _ subject: Subject, _ scope: UInt64, _ incarnation: UInt16, mayCreate: Bool, watches: Bool
+    ) -> Call {
         var numbers: [UInt8] = []
         numbers.reserveCapacity(26)
         numbers.appendNumber(RecordCodec.microseconds(request.lease), bytes: 7)
         numbers.appendNumber(leastTime(subject.bucket), bytes: 7)
         numbers.appendNumber(UInt64(incarnation), bytes: 2)
-        numbers.appendNumber(KeySpace.number(of: request.id.scope), bytes: 7)
+        numbers.appendNumber(scope, bytes: 7)
         numbers.append((mayCreate ? 1 : 0) + (watches ? 2 : 0))
         numbers.appendNumber(UInt64(subject.identity.count), bytes: 2)
         return Call(

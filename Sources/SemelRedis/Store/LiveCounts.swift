@@ -35,16 +35,21 @@ final class LiveCounts: Sendable {
         self.environment = environment
     }
 
-    /// Whether one more live record is surely within the limit. If so, it is counted.
-    func admits(_ scope: UInt64, limit: Int) async throws(StoreError) -> Bool {
+    /// Whether so many more live records are surely within the limit. If so, they are counted.
+    func admits(_ scope: UInt64, limit: Int, count: Int = 1) async throws(StoreError) -> Bool {
         let now = environment.uptime()
         if state.withLock({ $0.sweep.map { $0.until <= now } ?? true }) { try await sweep() }
         return state.withLock { state in
             let known = (state.sweep?.counts[scope] ?? 0) + (state.granted[scope] ?? 0) + (state.grantedBefore[scope] ?? 0)
-            guard known < limit else { return false }
-            state.granted[scope, default: 0] += 1
+            guard known + count <= limit else { return false }
+            state.granted[scope, default: 0] += count
             return true
         }
+    }
+
+    /// Records may be made without a limit; those with one count them too.
+    func note(_ scope: UInt64, count: Int = 1) {
+        state.withLock { if $0.sweep != nil { $0.granted[scope, default: 0] += count } }
     }
 
     /// Runs a claim near the limit: alone, and told whether it may make a record.

@@ -146,6 +146,9 @@ public final class RedisStore: OperationStore {
 }
 
 extension RedisStore {
+    /// Checks the servers now, as is done every ten seconds.
+    package func lookAtServers() async { await engine.checkServers() }
+
     /// Removes everything under the store's prefix.
     package func erase() async throws(StoreError) { try await engine.erase() }
 

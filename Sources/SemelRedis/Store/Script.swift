@@ -100,6 +100,7 @@ enum Scripts {
 
     private static let nextEpoch = """
         local function nextEpoch(i, c, inc, now)
+          now = now % 4503599627370496
           if i < inc then return inc, now end
           if i == inc and c + 1 < now then return i, now end
           c = c + 1
@@ -283,7 +284,7 @@ enum Scripts {
               end
             end
             if may % 2 == 0 then return p('>BI7', 5, now) end
-            call('SET', KEYS[1], ARGV[1] .. p('>I7I2I7I7I7I3', now, inc, now, now, now + lease, 1) .. ARGV[2])
+            call('SET', KEYS[1], ARGV[1] .. p('>I7I2I7I7I7I3', now, inc, now % 4503599627370496, now, now + lease, 1) .. ARGV[2])
             call('ZADD', KEYS[2], score, sub(KEYS[1], -16))
             return p('>BI7', 1, now)
             """)
