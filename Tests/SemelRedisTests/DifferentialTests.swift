@@ -10,7 +10,7 @@ struct DifferentialTests {
     func equals(_ seed: UInt64) async throws {
         let seed = seed &+ 0x5e3e1
         let time = SeenTime(isShared: true)
-        let location = try SharedRedis.location(cluster: seed % 4 == 3)
+        let location = try await SharedRedis.location(cluster: seed % 4 == 3)
         let store = try await RedisStore(location, configuration: RedisStore.Configuration(purgesByItself: false), time: time)
         time.pass(.seconds(seed % 2 == 0 ? 3600 : 100 * 365 * 24 * 3600), from: SystemStoreClock().now().retention)
         var comparison = Comparison(store, time, seed: seed)

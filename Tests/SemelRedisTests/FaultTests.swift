@@ -31,9 +31,9 @@ private func code(of body: () async throws -> Void) async -> StoreError.Code? {
 struct FaultTests {
     @Test("an answer cut off in its midst is indeterminate, and saying the same again finds out (H14, H41)")
     func cutReply() async throws {
-        let port = try RedisLocation("redis://\(try SharedRedis.single.get())").endpoints[0].port
+        let port = try await SharedRedis.location().endpoints[0].port
         let proxy = try await TestProxy(to: port)
-        var location = try SharedRedis.location()
+        var location = try await SharedRedis.location()
         location.endpoints = [.init(host: "127.0.0.1", port: proxy.port)]
         let store = try await RedisStore(location, configuration: quick)
         // So that a policy to be kept is not what is cut.
@@ -58,9 +58,9 @@ struct FaultTests {
 
     @Test("answers that never arrive are indeterminate after the patience, not failures")
     func droppedReplies() async throws {
-        let port = try RedisLocation("redis://\(try SharedRedis.single.get())").endpoints[0].port
+        let port = try await SharedRedis.location().endpoints[0].port
         let proxy = try await TestProxy(to: port)
-        var location = try SharedRedis.location()
+        var location = try await SharedRedis.location()
         location.endpoints = [.init(host: "127.0.0.1", port: proxy.port)]
         let store = try await RedisStore(location, configuration: quick)
         _ = try await store.claim(request(key("warm")))
@@ -81,9 +81,9 @@ struct FaultTests {
 
     @Test("a server that cannot be reached is unavailable at once, and the store comes back by itself (H13)")
     func unreachable() async throws {
-        let port = try RedisLocation("redis://\(try SharedRedis.single.get())").endpoints[0].port
+        let port = try await SharedRedis.location().endpoints[0].port
         let proxy = try await TestProxy(to: port)
-        var location = try SharedRedis.location()
+        var location = try await SharedRedis.location()
         location.endpoints = [.init(host: "127.0.0.1", port: proxy.port)]
         let store = try await RedisStore(location, configuration: quick)
         proxy.goDown()
@@ -97,7 +97,7 @@ struct FaultTests {
 
     @Test("a server killed under load and started again keeps all that it acknowledged, with appendfsync always")
     func killed() async throws {
-        let server = try RedisServer(["--appendfsync", "always"])
+        let server = try await RedisServer(["--appendfsync", "always"])
         let store = try await RedisStore(url: server.url, configuration: quick)
         #expect(store.capabilities.durability == .durable)
         let ledger = Locked((acknowledged: [OperationID](), indeterminate: 0, unavailable: 0, stop: false))
@@ -124,9 +124,9 @@ struct FaultTests {
                 for _ in 0..<3 {
                     let before = ledger.withLock { $0.acknowledged.count }
                     try await eventually("traffic") { ledger.withLock { $0.acknowledged.count } > before + 100 }
-                    try server.killNow()
+                    try await server.killNow()
                     try await Task.sleep(for: .milliseconds(100))
-                    try server.restart()
+                    try await server.restart()
                 }
                 let before = ledger.withLock { $0.acknowledged.count }
                 try await eventually("traffic after the last kill") { ledger.withLock { $0.acknowledged.count } > before + 100 }
@@ -145,7 +145,7 @@ struct FaultTests {
 
     @Test("a server that stands still makes calls indeterminate, and goes on where it was (SIGSTOP)")
     func paused() async throws {
-        let server = try RedisServer()
+        let server = try await RedisServer()
         let store = try await RedisStore(url: server.url, configuration: quick)
         let grant = try await store.granted(request(key("a")))
         server.signal(SIGSTOP)
@@ -163,13 +163,13 @@ struct FaultTests {
 
     @Test("scripts that a server has lost are sent again, and nothing runs twice")
     func flushedScripts() async throws {
-        let server = try RedisServer()
+        let server = try await RedisServer()
         let store = try await RedisStore(url: server.url, configuration: quick)
         for round in 0..<5 {
-            try server.command("SCRIPT", "FLUSH")
+            try await server.command("SCRIPT", "FLUSH")
             let grant = try await store.granted(request(key("\(round)")))
             #expect(grant.kind == .first)
-            try server.command("SCRIPT", "FLUSH")
+            try await server.command("SCRIPT", "FLUSH")
             #expect(try await store.apply(.complete(outcome("x")), to: key("\(round)"), token: grant.token) == .applied)
         }
         let results = try await store.claim((0..<20).map { request(key("batch \($0)")) })
@@ -178,7 +178,7 @@ struct FaultTests {
 
     @Test("a waiter elsewhere is woken by the channel, long before it would look by itself")
     func wakes() async throws {
-        let location = try SharedRedis.location()
+        let location = try await SharedRedis.location()
         let holder = try await RedisStore(location, configuration: quick)
         let waiter = try await RedisStore(location, configuration: quick)
         var waits: [Duration] = []
@@ -203,7 +203,7 @@ struct FaultTests {
 struct ClusterFaultTests {
     @Test("slots that move under load grant each key once, and keep every outcome (H59)", .timeLimit(.minutes(3)))
     func reshard() async throws {
-        let server = try RedisServer(cluster: true)
+        let server = try await RedisServer(cluster: true)
         let location = try RedisLocation("redis+cluster://127.0.0.1:\(server.port)")
         let stores = [try await RedisStore(location, configuration: .init(purgesByItself: false)), try await RedisStore(location, configuration: .init(purgesByItself: false))]
         let ledger = Locked((granted: [OperationID: Int](), completed: Set<OperationID>(), stop: false))
@@ -232,9 +232,9 @@ struct ClusterFaultTests {
             group.addTask {
                 defer { ledger.withLock { $0.stop = true } }
                 for target in [1, 2, 0] {
-                    let nodes = try server.command("CLUSTER", "NODES")
+                    let nodes = try await server.command("CLUSTER", "NODES")
                     let ids = nodes.split(separator: "\n").sorted { $0.split(separator: " ")[1] < $1.split(separator: " ")[1] }.map { String($0.split(separator: " ")[0]) }
-                    _ = try server.command(
+                    _ = try await server.command(
                         "--cluster", "reshard", "127.0.0.1:\(server.port)", "--cluster-from", ids[(target + 2) % 3], "--cluster-to", ids[target],
                         "--cluster-slots", "400", "--cluster-yes")
                     moved.withLock { $0 += 400 }
@@ -257,9 +257,9 @@ struct ClusterFaultTests {
 
     @Test("a master that dies takes only its own slots along, and comes back with what it acknowledged")
     func masterDies() async throws {
-        let server = try RedisServer(cluster: true)
-        try server.command("CONFIG", "SET", "cluster-require-full-coverage", "no")
-        for node in 1...2 { _ = try RedisServer.redisCLI(server.port + node, "CONFIG", "SET", "cluster-require-full-coverage", "no") }
+        let server = try await RedisServer(cluster: true)
+        try await server.command("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        for node in 1...2 { _ = try await RedisServer.redisCLI(server.port + node, "CONFIG", "SET", "cluster-require-full-coverage", "no") }
         let store = try await RedisStore(try RedisLocation("redis+cluster://127.0.0.1:\(server.port),127.0.0.1:\(server.port + 2)"), configuration: quick)
         let ids = (0..<60).map { key("\($0)") }
         var tokens: [OperationID: FencingToken] = [:]

@@ -54,7 +54,7 @@ struct OpeningTests {
 
     @Test("a wrong password, and none where one is needed")
     func credentials() async throws {
-        let server = try RedisServer(["--requirepass", "right"])
+        let server = try await RedisServer(["--requirepass", "right"])
         defer { withExtendedLifetime(server) {} }
         await expectRefusal("redis://:wrong@127.0.0.1:\(server.port)", .wrongCredentials)
         await expectRefusal("redis://nobody:right@127.0.0.1:\(server.port)", .wrongCredentials)
@@ -65,9 +65,9 @@ struct OpeningTests {
 
     @Test("a user without rights is told which; one that may not read the settings gets the least durability")
     func rights() async throws {
-        let server = try RedisServer(["--appendfsync", "always"])
-        try server.command("ACL", "SETUSER", "poor", "on", ">p", "~*", "&*", "+hello", "+client", "+script")
-        try server.command(
+        let server = try await RedisServer(["--appendfsync", "always"])
+        try await server.command("ACL", "SETUSER", "poor", "on", ">p", "~*", "&*", "+hello", "+client", "+script")
+        try await server.command(
             "ACL", "SETUSER", "enough", "on", ">p", "~semel:*", "&semel:*", "+@read", "+@write", "+@scripting", "+@pubsub", "+@connection", "+info", "+time")
         await expectRefusal("redis://poor:p@127.0.0.1:\(server.port)", .wrongCredentials, "forbids")
         let store = try await RedisStore(url: "redis://enough:p@127.0.0.1:\(server.port)", configuration: Self.configuration)
@@ -83,15 +83,15 @@ struct OpeningTests {
 
     @Test("an evicting server (H12)", arguments: ["allkeys-lru", "volatile-ttl"])
     func evicting(_ policy: String) async throws {
-        let server = try RedisServer(["--maxmemory-policy", policy])
+        let server = try await RedisServer(["--maxmemory-policy", policy])
         defer { withExtendedLifetime(server) {} }
         await expectRefusal(server.url, .evicting, policy, "noeviction")
     }
 
     @Test("a replica")
     func replica() async throws {
-        let primary = try RedisServer()
-        let replica = try RedisServer(["--replicaof", "127.0.0.1 \(primary.port)"])
+        let primary = try await RedisServer()
+        let replica = try await RedisServer(["--replicaof", "127.0.0.1 \(primary.port)"])
         defer { withExtendedLifetime((primary, replica)) {} }
         await expectRefusal(replica.url, .readOnlyReplica, "primary")
     }
@@ -109,15 +109,15 @@ struct OpeningTests {
 
     @Test("a cluster's node taken for a single server, and the other way round")
     func clusterOrNot() async throws {
-        let single = try SharedRedis.single.get()
-        let cluster = try SharedRedis.cluster.get().split(separator: ",")[0]
+        let single = try await SharedRedis.address()
+        let cluster = try await SharedRedis.address(cluster: true).split(separator: ",")[0]
         await expectRefusal("redis://\(cluster)", .misconfigured, "redis+cluster://")
         await expectRefusal("redis+cluster://\(single)", .misconfigured, "redis://")
     }
 
     @Test("a store of a newer version, and a key that is not the store's")
     func newer() async throws {
-        let location = try SharedRedis.location()
+        let location = try await SharedRedis.location()
         let store = try await RedisStore(location, configuration: Self.configuration)
         let client = RedisClient(try RedisDialing(location, patience: .seconds(2), environment: .live))
         _ = try await client.send(RedisCommand("HSET", location.prefix + "meta", "format", "2"), HashSlot(0))
@@ -132,7 +132,7 @@ struct OpeningTests {
 
     @Test("TLS: a server that does not speak it, one nobody vouches for, and one that is as it should be")
     func tls() async throws {
-        let single = try SharedRedis.single.get()
+        let single = try await SharedRedis.address()
         await expectRefusal("rediss://\(single)", .tlsFailure)
         await expectRefusal("rediss://\(single)?ca=/nowhere.pem", .tlsFailure, "ca=")
 
@@ -140,14 +140,14 @@ struct OpeningTests {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         let (certificate, secret) = (folder.appendingPathComponent("c.pem").path, folder.appendingPathComponent("k.pem").path)
-        try RedisServer.run(
+        try await RedisServer.run(
             "/usr/bin/env",
             [
                 "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
                 "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", secret, "-out", certificate,
             ])
         let port = Int.random(in: 40_000..<45_000)
-        let server = try RedisServer(["--tls-port", "\(port)", "--tls-cert-file", certificate, "--tls-key-file", secret, "--tls-auth-clients", "no"])
+        let server = try await RedisServer(["--tls-port", "\(port)", "--tls-cert-file", certificate, "--tls-key-file", secret, "--tls-auth-clients", "no"])
         defer { withExtendedLifetime(server) {} }
         await expectRefusal("rediss://localhost:\(port)", .tlsFailure, "ca=")
         for host in ["localhost", "127.0.0.1"] {
@@ -158,13 +158,13 @@ struct OpeningTests {
 
     @Test("durability is what the server's settings give, no more, and a change for the worse is told")
     func durability() async throws {
-        let server = try RedisServer(["--appendfsync", "always"])
+        let server = try await RedisServer(["--appendfsync", "always"])
         let store = try await RedisStore(url: server.url, configuration: Self.configuration)
         #expect(store.capabilities == StoreCapabilities(engine: "redis", durability: .durable, isTransactional: false))
         let policy = Policy(scene: "payments", effect: .unknown, minimum: .atMostOnce)
         #expect(try policy.assess(on: store.capabilities).level == .atMostOnce)
 
-        try server.command("CONFIG", "SET", "appendfsync", "everysec")
+        try await server.command("CONFIG", "SET", "appendfsync", "everysec")
         await store.lookAtServers()
         let health = await store.health()
         #expect(!health.isReady && health.detail.contains("everysec") && health.detail.contains("Remedy"))
@@ -173,15 +173,15 @@ struct OpeningTests {
         #expect(why.contains("everysec"))
         #expect(throws: PolicyError.self) { try policy.assess(on: lower.capabilities) }
 
-        try server.command("CONFIG", "SET", "appendfsync", "always")
+        try await server.command("CONFIG", "SET", "appendfsync", "always")
         await store.lookAtServers()
         #expect(await store.health().isReady)
-        try server.command("CONFIG", "SET", "appendonly", "no")
+        try await server.command("CONFIG", "SET", "appendonly", "no")
         let log = try await RedisStore(url: server.url, configuration: Self.configuration)
         #expect(log.capabilities.durability != .durable)
-        try server.command("CONFIG", "SET", "appendonly", "yes")
+        try await server.command("CONFIG", "SET", "appendonly", "yes")
 
-        let replica = try RedisServer(["--replicaof", "127.0.0.1 \(server.port)"])
+        let replica = try await RedisServer(["--replicaof", "127.0.0.1 \(server.port)"])
         var replicated = log
         for _ in 0..<200 {
             replicated = try await RedisStore(url: server.url, configuration: Self.configuration)
@@ -204,20 +204,20 @@ struct OpeningTests {
 
     @Test("a check reports, and changes nothing")
     func check() async throws {
-        let location = try SharedRedis.location()
+        let location = try await SharedRedis.location()
         let report = try await RedisStore.check(location)
         #expect(report.format == nil && report.versions.count == 1 && report.durability != .durable)
         #expect(abs(report.clockOffset.microseconds) < 5_000_000)
         let store = try await RedisStore(location, configuration: Self.configuration)
         #expect(try await RedisStore.check(location).format == 1)
         try await store.erase()
-        let cluster = try await RedisStore.check(try SharedRedis.location(cluster: true))
+        let cluster = try await RedisStore.check(try await SharedRedis.location(cluster: true))
         #expect(cluster.versions.count == 3)
     }
 
     @Test("live records never expire in Redis; tombstones and brief keys do, some time after their retention (H22)")
     func expiry() async throws {
-        let location = try SharedRedis.location()
+        let location = try await SharedRedis.location()
         let time = SeenTime(isShared: true)
         let store = try await RedisStore(location, configuration: Self.configuration, time: time)
         let client = RedisClient(try RedisDialing(location, patience: .seconds(2), environment: .live))
@@ -246,15 +246,15 @@ struct OpeningTests {
 
     @Test("keys that expire are told, to whoever asks")
     func expirations() async throws {
-        let server = try RedisServer()
+        let server = try await RedisServer()
         var location = try RedisLocation(server.url)
         location.prefix = "mark:"
         let told = try await RedisExpirations.stream(from: location)
-        try server.command("SET", "other", "1", "PX", "1")
-        try server.command("SET", "mark:one", "1", "PX", "30")
+        try await server.command("SET", "other", "1", "PX", "1")
+        try await server.command("SET", "mark:one", "1", "PX", "30")
         let name = await told.first { _ in true }
         #expect(name == Array("mark:one".utf8))
-        try server.command("CONFIG", "SET", "notify-keyspace-events", "")
+        try await server.command("CONFIG", "SET", "notify-keyspace-events", "")
         let error = await #expect(throws: StoreError.self) { _ = try await RedisExpirations.stream(from: location) }
         #expect(error?.code == .misconfigured && error?.message.contains("Ex") == true)
     }

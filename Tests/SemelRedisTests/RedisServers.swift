@@ -1,3 +1,4 @@
+import ChildProcesses
 import Foundation
 import Semel
 @testable import SemelRedis
@@ -9,11 +10,11 @@ final class RedisServer: Sendable {
     private let arguments: [String]
 
     /// - Parameter cluster: three nodes on `port` and the two after it.
-    init(cluster: Bool = false, _ arguments: [String] = []) throws {
+    init(cluster: Bool = false, _ arguments: [String] = []) async throws {
         directory = FileManager.default.temporaryDirectory.appendingPathComponent("semel-redis-\(UUID().uuidString.prefix(8))")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         self.arguments = arguments
-        let line = try Self.script(cluster ? "start-redis-cluster" : "start-redis", [cluster ? String(Self.freeClusterPort()) : "0", directory.path] + arguments)
+        let line = try await Self.script(cluster ? "start-redis-cluster" : "start-redis", [cluster ? String(Self.freeClusterPort()) : "0", directory.path] + arguments)
         guard let match = line.firstMatch(of: /127\.0\.0\.1:([0-9]+)/), let port = Int(match.1) else {
             throw ServerFailure(description: "the start script said \"\(line)\"")
         }
@@ -36,54 +37,49 @@ final class RedisServer: Sendable {
     func signal(_ number: Int32) { for process in processes { kill(process, number) } }
 
     /// Kills it, and waits until it is gone.
-    func killNow() throws {
+    func killNow() async throws {
         let gone = processes
         signal(SIGKILL)
         for _ in 0..<2000 {
             if gone.allSatisfy({ kill($0, 0) != 0 }) { return }
-            usleep(5000)
+            try await Task.sleep(for: .milliseconds(5))
         }
         throw ServerFailure(description: "the server does not die")
     }
 
     /// Starts it again over the same data.
-    func restart() throws { _ = try Self.script("start-redis", [String(port), directory.path] + arguments) }
+    func restart() async throws { _ = try await Self.script("start-redis", [String(port), directory.path] + arguments) }
 
     @discardableResult
-    func command(_ words: String...) throws -> String {
+    func command(_ words: String...) async throws -> String {
         // What concerns a whole cluster names its node itself.
-        try Self.run("/usr/bin/env", ["redis-cli"] + (words.first == "--cluster" ? [] : ["-p", String(port)]) + words)
+        try await Self.run("/usr/bin/env", ["redis-cli"] + (words.first == "--cluster" ? [] : ["-p", String(port)]) + words)
     }
 
-    static func redisCLI(_ port: Int, _ words: String...) throws -> String {
-        try run("/usr/bin/env", ["redis-cli", "-p", String(port)] + words)
+    static func redisCLI(_ port: Int, _ words: String...) async throws -> String {
+        try await run("/usr/bin/env", ["redis-cli", "-p", String(port)] + words)
     }
 
     // MARK: Scripts
 
     static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
 
-    static func script(_ name: String, _ arguments: [String]) throws -> String {
-        try run(root.appendingPathComponent("scripts/servers/\(name)").path, arguments)
+    static func script(_ name: String, _ arguments: [String]) async throws -> String {
+        try await run(root.appendingPathComponent("scripts/servers/\(name)").path, arguments)
     }
 
     /// Three ports in a row, whose bus ports 10,000 above are free too, most likely.
     private static func freeClusterPort() -> Int { 12_000 + Int.random(in: 0..<2500) * 3 }
 
     @discardableResult
-    static func run(_ program: String, _ arguments: [String]) throws -> String {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: program)
-        process.arguments = arguments
-        let (output, errors) = (Pipe(), Pipe())
-        process.standardOutput = output
-        process.standardError = errors
-        try process.run()
-        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        let error = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw ServerFailure(description: "\(program) failed: \(error)") }
-        return text
+    static func run(_ program: String, _ arguments: [String]) async throws -> String {
+        let process = try ChildProcess(program: URL(fileURLWithPath: program), arguments, in: FileManager.default.temporaryDirectory)
+        let end = await process.end()
+        defer { try? FileManager.default.removeItem(at: process.errors) }
+        guard end == .code(0) else {
+            throw ServerFailure(description: "\(program) \(arguments.joined(separator: " ")) failed: \(process.output)\(process.errorOutput)")
+        }
+        return process.output
     }
 }
 
@@ -98,34 +94,35 @@ private func killOwnProcesses() {
 /// The servers that a whole run shares; each test has a key prefix of its own.
 enum SharedRedis {
     /// `SEMEL_TEST_REDIS` as `scripts/test` sets it; without it the run starts its own.
-    static let single: Result<String, any Error> = address("SEMEL_TEST_REDIS", cluster: false)
-    static let cluster: Result<String, any Error> = address("SEMEL_TEST_REDIS_CLUSTER", cluster: true)
+    private static let single = Task { try await address("SEMEL_TEST_REDIS", cluster: false) }
+    private static let cluster = Task { try await address("SEMEL_TEST_REDIS_CLUSTER", cluster: true) }
 
     /// Kept until the process ends.
     private static let own = Locked<[RedisServer]>([])
 
-    private static func address(_ variable: String, cluster: Bool) -> Result<String, any Error> {
-        if let address = ProcessInfo.processInfo.environment[variable], !address.isEmpty { return .success(address) }
-        return Result {
-            let server = try RedisServer(cluster: cluster)
-            own.withLock { $0.append(server) }
-            let processes = server.processes
-            ownProcesses.withLock { $0 += processes }
-            atexit(killOwnProcesses)
-            return "127.0.0.1:\(server.port)"
-        }
+    private static func address(_ variable: String, cluster: Bool) async throws -> String {
+        if let address = ProcessInfo.processInfo.environment[variable], !address.isEmpty { return address }
+        let server = try await RedisServer(cluster: cluster)
+        own.withLock { $0.append(server) }
+        let processes = server.processes
+        ownProcesses.withLock { $0 += processes }
+        atexit(killOwnProcesses)
+        return "127.0.0.1:\(server.port)"
     }
 
+    /// `host:port`, of a cluster perhaps several.
+    static func address(cluster isCluster: Bool = false) async throws -> String { try await (isCluster ? cluster : single).value }
+
     /// A location on the shared servers, with a prefix of its own.
-    static func location(cluster isCluster: Bool = false) throws -> RedisLocation {
-        let address = try (isCluster ? cluster : single).get()
+    static func location(cluster isCluster: Bool = false) async throws -> RedisLocation {
+        let address = try await address(cluster: isCluster)
         var location = try RedisLocation("redis\(isCluster ? "+cluster" : "")://\(address)")
         location.prefix = "t\(UUID().uuidString.prefix(8)):"
         return location
     }
 
     static func store(cluster: Bool = false) async throws -> RedisStore {
-        try await RedisStore(try location(cluster: cluster), configuration: RedisStore.Configuration(purgesByItself: false))
+        try await RedisStore(try await location(cluster: cluster), configuration: RedisStore.Configuration(purgesByItself: false))
     }
 }
 

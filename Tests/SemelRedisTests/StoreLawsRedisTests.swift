@@ -13,7 +13,7 @@ struct StoreLawsRedisTests {
     private func check(_ law: StoreLaw, cluster: Bool, inRealTime: Bool = false) async throws {
         await Self.turnstile.enter()
         defer { Self.turnstile.leave() }
-        let location = try SharedRedis.location(cluster: cluster)
+        let location = try await SharedRedis.location(cluster: cluster)
         let configuration = RedisStore.Configuration(purgesByItself: false)
         let time = SeenTime(isShared: true)
         @Sendable func open() async throws -> RedisStore {
