@@ -54,8 +54,9 @@ struct OpeningTests {
 
     @Test("a wrong password, and none where one is needed")
     func credentials() async throws {
-        let server = try await RedisServer(["--requirepass", "right"])
+        let server = try await RedisServer()
         defer { withExtendedLifetime(server) {} }
+        try await server.command("CONFIG", "SET", "requirepass", "right")
         await expectRefusal("redis://:wrong@127.0.0.1:\(server.port)", .wrongCredentials)
         await expectRefusal("redis://nobody:right@127.0.0.1:\(server.port)", .wrongCredentials)
         await expectRefusal("redis://127.0.0.1:\(server.port)", .wrongCredentials)
@@ -146,7 +147,7 @@ struct OpeningTests {
                 "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
                 "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", secret, "-out", certificate,
             ])
-        let port = Int.random(in: 40_000..<45_000)
+        let port = Int.random(in: 10_000..<12_000)
         let server = try await RedisServer(["--tls-port", "\(port)", "--tls-cert-file", certificate, "--tls-key-file", secret, "--tls-auth-clients", "no"])
         defer { withExtendedLifetime(server) {} }
         await expectRefusal("rediss://localhost:\(port)", .tlsFailure, "ca=")
@@ -158,7 +159,7 @@ struct OpeningTests {
 
     @Test("durability is what the server's settings give, no more, and a change for the worse is told")
     func durability() async throws {
-        let server = try await RedisServer(["--appendfsync", "always"])
+        let server = try await RedisServer(["--appendfsync", "always", "--repl-diskless-sync-delay", "0"])
         let store = try await RedisStore(url: server.url, configuration: Self.configuration)
         #expect(store.capabilities == StoreCapabilities(engine: "redis", durability: .durable, isTransactional: false))
         let policy = Policy(scene: "payments", effect: .unknown, minimum: .atMostOnce)
@@ -192,6 +193,9 @@ struct OpeningTests {
         #expect(lag.contains("replica"))
 
         // WAIT confirms, and raises nothing.
+        for _ in 0..<400 where try await !RedisServer.redisCLI(replica.port, "INFO", "replication").contains("master_link_status:up") {
+            try await Task.sleep(for: .milliseconds(50))
+        }
         let waiting = try await RedisStore(url: server.url + "?wait=1&waitTimeout=2000", configuration: Self.configuration)
         #expect(waiting.capabilities.durability != .durable)
         #expect(try await waiting.granted(request(key("confirmed"))).kind == .first)

@@ -9,12 +9,14 @@ final class RedisServer: Sendable {
     let directory: URL
     private let arguments: [String]
 
-    /// - Parameter cluster: three nodes on `port` and the two after it.
+    /// - Parameters:
+    ///   - cluster: three nodes on `port` and the two after it.
+    ///   - arguments: further ones of a single server.
     init(cluster: Bool = false, _ arguments: [String] = []) async throws {
         directory = FileManager.default.temporaryDirectory.appendingPathComponent("semel-redis-\(UUID().uuidString.prefix(8))")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         self.arguments = arguments
-        let line = try await Self.script(cluster ? "start-redis-cluster" : "start-redis", [cluster ? String(Self.freeClusterPort()) : "0", directory.path] + arguments)
+        let line = try await Self.script(cluster ? "start-redis-cluster" : "start-redis", ["0", directory.path] + arguments)
         guard let match = line.firstMatch(of: /127\.0\.0\.1:([0-9]+)/), let port = Int(match.1) else {
             throw ServerFailure(description: "the start script said \"\(line)\"")
         }
@@ -67,9 +69,6 @@ final class RedisServer: Sendable {
     static func script(_ name: String, _ arguments: [String]) async throws -> String {
         try await run(root.appendingPathComponent("scripts/servers/\(name)").path, arguments)
     }
-
-    /// Three ports in a row, whose bus ports 10,000 above are free too, most likely.
-    private static func freeClusterPort() -> Int { 12_000 + Int.random(in: 0..<2500) * 3 }
 
     @discardableResult
     static func run(_ program: String, _ arguments: [String]) async throws -> String {

@@ -2,9 +2,10 @@ import Foundation
 
 // semel-bench: every figure as a ratio against the engine's own limit, measured in the same run.
 //
-// usage: semel-bench [suite …]      suites: sqlite, http
+// usage: semel-bench [suite …]      suites: sqlite, redis, http
 let suites: [(name: String, run: () async throws -> Report)] = [
     ("sqlite", { try await SQLiteSuite().run() }),
+    ("redis", { try await RedisSuite().run() }),
     ("http", { try await HTTPSuite().run() }),
 ]
 
