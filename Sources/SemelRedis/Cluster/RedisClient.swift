@@ -9,6 +9,8 @@ final class RedisClient: Sendable {
         var nodes: [RedisLocation.Endpoint: [RedisNode]] = [:]
         /// For each slot the endpoint that has it.
         var owners: [RedisLocation.Endpoint?] = []
+        /// The connection for each slot asked for since the map changed.
+        var routes: [UInt16: RedisNode] = [:]
         var refresh: Task<Void, Never>?
         var isClosed = false
     }
@@ -40,6 +42,7 @@ final class RedisClient: Sendable {
     func close() {
         let nodes = topology.withLock { topology in
             topology.isClosed = true
+            topology.routes = [:]
             topology.refresh?.cancel()
             return topology.nodes.values.flatMap(\.self)
         }
@@ -153,7 +156,10 @@ final class RedisClient: Sendable {
                 case nil: return value
                 case .moved(let number, let endpoint):
                     let endpoint = endpoint.host.isEmpty ? RedisLocation.Endpoint(host: node.endpoint.host, port: endpoint.port) : endpoint
-                    topology.withLock { if !$0.owners.isEmpty { $0.owners[Int(number)] = endpoint } }
+                    topology.withLock { topology in
+                        topology.routes[number] = nil
+                        if !topology.owners.isEmpty { topology.owners[Int(number)] = endpoint }
+                    }
                     refresh()
                     node = try self.node(at: endpoint, slot)
                     // A slot that two servers send to each other settles within moments, or never.
@@ -209,10 +215,14 @@ final class RedisClient: Sendable {
     }
 
     private func owner(of slot: HashSlot) throws(StoreError) -> RedisNode {
-        guard location.isCluster else { return try node(at: location.endpoints[0], slot) }
+        if let known = topology.withLock({ $0.routes[slot.number] }) { return known }
         let endpoint = topology.withLock { $0.owners.isEmpty ? nil : $0.owners[Int(slot.number)] }
         // Whoever is asked knows better, and says MOVED.
-        return try node(at: endpoint ?? location.endpoints[0], slot)
+        let node = try node(at: endpoint ?? location.endpoints[0], slot)
+        if endpoint != nil || !location.isCluster {
+            topology.withLock { if !$0.isClosed { $0.routes[slot.number] = node } }
+        }
+        return node
     }
 
     /// A connection to an endpoint: always the same for one slot, so that commands about one key keep their order.
@@ -263,6 +273,7 @@ final class RedisClient: Sendable {
                 }
                 let gone = topology.withLock { topology in
                     topology.owners = owners
+                    topology.routes = [:]
                     let needed = Set(owners.compactMap(\.self)).union(location.endpoints)
                     let gone = topology.nodes.filter { !needed.contains($0.key) }
                     for endpoint in gone.keys { topology.nodes[endpoint] = nil }
