@@ -36,9 +36,9 @@ struct FaultTests {
         var location = try await SharedRedis.location()
         location.endpoints = [.init(host: "127.0.0.1", port: proxy.port)]
         let store = try await RedisStore(location, configuration: quick)
-        // So that a policy to be kept is not what is cut.
-        _ = try await store.claim(request(key("warm")))
         for round in 0..<5 {
+            // So that what is asked once a connection is not what is cut.
+            try await eventually("connected") { try await store.granted(request(key("warm"))).token.owner.low == 1 }
             proxy.cutReplies(after: 1)
             let before = proxy.cuts
             let claim = request(key("round \(round)"))
@@ -47,6 +47,7 @@ struct FaultTests {
             try await eventually("connected again") { _ = try await store.record(of: claim.id); return true }
             let again = try await store.granted(claim)
             #expect(again.kind == .again)
+            try await eventually("connected") { try await store.granted(request(key("warm"))).token.owner.low == 1 }
             // The owner finishes; its answer is lost too, and it says it again (R11).
             proxy.cutReplies(after: 1)
             #expect(await code { _ = try await store.apply(.complete(outcome("x")), to: claim.id, token: again.token) } == .indeterminate)

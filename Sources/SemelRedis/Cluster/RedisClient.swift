@@ -87,7 +87,7 @@ final class RedisClient: Sendable {
             switch answer {
             case .failure(let error):
                 // Nothing of this part was sent; of another part something may have happened.
-                if !location.isCluster { throw error }
+                if !location.isCluster { throw parts.count == 1 ? error : Self.indeterminate(error.message) }
                 again += indices.map { ($0, .failure(.notSent(error.message))) }
             case .success(let part):
                 for (index, reply) in zip(indices, part) {

@@ -1,4 +1,4 @@
-internal import Logging
+public import Logging
 public import Semel
 
 /// A short-lived *pending* mark in Redis in front of a database with a unique constraint.

@@ -4,7 +4,9 @@ extension Engine {
     // MARK: Claiming
 
     func claim(_ requests: [ClaimRequest]) async throws(StoreError) -> [ClaimResult] {
-        for request in requests { try await policies.keep(request.policy) }
+        for request in requests where !policies.isKept(request.policy) {
+            try await preparing { () async throws(StoreError) in try await policies.keep(request.policy) }
+        }
         let incarnation = requests.isEmpty ? 0 : try await currentIncarnation()
         if requests.count == 1 {
             return [try await claim(requests[0], try subject(requests[0].id), KeySpace.number(of: requests[0].id.scope), incarnation)]

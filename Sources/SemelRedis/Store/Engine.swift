@@ -121,12 +121,23 @@ final class Engine: Sendable {
     func currentIncarnation() async throws(StoreError) -> UInt16 {
         let (value, isKnown) = incarnation.withLock { $0 }
         if isKnown { return value }
-        let reply = try await client.send(RedisCommand("HGET", keys.meta, "incarnation"), HashSlot(of: keys.meta))
+        let reply = try await preparing { () async throws(StoreError) in
+            try await client.send(RedisCommand("HGET", keys.meta, "incarnation"), HashSlot(of: keys.meta))
+        }
         if case .error(let text) = reply { throw .refusal(text, by: "\(client.location)") }
         let read = UInt16(clamping: reply.integer ?? 0)
         return incarnation.withLock { state in
             state = (max(state.value, read), true)
             return state.value
+        }
+    }
+
+    /// What is asked before a change, and lost, leaves no doubt about the change: it was not sent.
+    func preparing<Value: Sendable>(_ body: () async throws(StoreError) -> Value) async throws(StoreError) -> Value {
+        do throws(StoreError) {
+            return try await body()
+        } catch {
+            throw error.code == .indeterminate ? StoreError(.unavailable, error.message, underlying: error) : error
         }
     }
 

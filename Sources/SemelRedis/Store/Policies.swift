@@ -34,9 +34,11 @@ final class Policies: Sendable {
     /// After a reconnection the server may be one that has forgotten.
     func doubt() { state.withLock { $0.confirmed = [] } }
 
+    func isKept(_ policy: PinnedPolicy) -> Bool { state.withLock { $0.confirmed.contains(policy.hash) } }
+
     /// Makes sure that the server keeps a policy before a record names it.
     func keep(_ policy: PinnedPolicy) async throws(StoreError) {
-        if state.withLock({ $0.confirmed.contains(policy.hash) }) { return }
+        if isKept(policy) { return }
         let number = Self.field(PolicyNumber(policy.hash))
         let text = Self.encode(policy)
         let replies = try await client.send([
