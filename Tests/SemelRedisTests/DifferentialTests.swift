@@ -145,7 +145,8 @@ private struct Comparison {
     }
 
     private let outcomes: [Outcome] = [
-        Outcome(), Outcome(status: 201, fields: [.init("a", "b"), .init("a", "")], body: .kept(Array(0...255)), trailers: [.init("t", "u")]),
+        Outcome(),
+        Outcome(status: 201, fields: [.init("a", "b"), .init("a", "")], body: .kept(Array(0...255)), trailers: [.init("t", "u")]),
         .unknownButApplied, Outcome(status: 200, body: .omitted(length: .max, digest: Array(repeating: 7, count: 32))),
         Outcome(status: 1, body: .omitted(length: nil, digest: [])),
     ]

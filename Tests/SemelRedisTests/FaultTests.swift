@@ -44,7 +44,9 @@ struct FaultTests {
             let claim = request(key("round \(round)"))
             #expect(await code { _ = try await store.claim(claim) } == .indeterminate)
             #expect(proxy.cuts == before + 1)
-            try await eventually("connected again") { _ = try await store.record(of: claim.id); return true }
+            try await eventually("connected again") {
+                _ = try await store.record(of: claim.id); return true
+            }
             let again = try await store.granted(claim)
             #expect(again.kind == .again)
             try await eventually("connected") { try await store.granted(request(key("warm"))).token.owner.low == 1 }
@@ -140,7 +142,8 @@ struct FaultTests {
         #expect(indeterminate > 0, "the kills met commands under way")
         for id in acknowledged {
             let record = try await store.record(of: id)
-            #expect(record?.outcome == outcome(id.key.text), "\(id.key.text) was acknowledged and is \(record.map { "\($0.state)" } ?? "gone")")
+            #expect(
+                record?.outcome == outcome(id.key.text), "\(id.key.text) was acknowledged and is \(record.map { "\($0.state)" } ?? "gone")")
         }
     }
 
@@ -206,7 +209,10 @@ struct ClusterFaultTests {
     func reshard() async throws {
         let server = try await RedisServer(cluster: true)
         let location = try RedisLocation("redis+cluster://127.0.0.1:\(server.port)")
-        let stores = [try await RedisStore(location, configuration: .init(purgesByItself: false)), try await RedisStore(location, configuration: .init(purgesByItself: false))]
+        let stores = [
+            try await RedisStore(location, configuration: .init(purgesByItself: false)),
+            try await RedisStore(location, configuration: .init(purgesByItself: false)),
+        ]
         let ledger = Locked((granted: [OperationID: Int](), completed: Set<OperationID>(), stop: false))
         let moved = Locked(0)
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -218,7 +224,9 @@ struct ClusterFaultTests {
                         let id = key("k\(UInt32.random(in: 0..<20_000, using: &random))")
                         let store = stores[worker % 2]
                         do throws(StoreError) {
-                            guard case .granted(let grant) = try await store.claim(request(id, random.next(), lease: .seconds(600))) else { continue }
+                            guard case .granted(let grant) = try await store.claim(request(id, random.next(), lease: .seconds(600))) else {
+                                continue
+                            }
                             ledger.withLock { $0.granted[id, default: 0] += 1 }
                             if try await store.apply(.complete(outcome(id.key.text)), to: id, token: grant.token) == .applied {
                                 ledger.withLock { _ = $0.completed.insert(id) }
@@ -234,9 +242,12 @@ struct ClusterFaultTests {
                 defer { ledger.withLock { $0.stop = true } }
                 for target in [1, 2, 0] {
                     let nodes = try await server.command("CLUSTER", "NODES")
-                    let ids = nodes.split(separator: "\n").sorted { $0.split(separator: " ")[1] < $1.split(separator: " ")[1] }.map { String($0.split(separator: " ")[0]) }
+                    let ids = nodes.split(separator: "\n").sorted { $0.split(separator: " ")[1] < $1.split(separator: " ")[1] }.map {
+                        String($0.split(separator: " ")[0])
+                    }
                     _ = try await server.command(
-                        "--cluster", "reshard", "127.0.0.1:\(server.port)", "--cluster-from", ids[(target + 2) % 3], "--cluster-to", ids[target],
+                        "--cluster", "reshard", "127.0.0.1:\(server.port)", "--cluster-from", ids[(target + 2) % 3], "--cluster-to",
+                        ids[target],
                         "--cluster-slots", "400", "--cluster-yes")
                     moved.withLock { $0 += 400 }
                 }
@@ -261,7 +272,8 @@ struct ClusterFaultTests {
         let server = try await RedisServer(cluster: true)
         try await server.command("CONFIG", "SET", "cluster-require-full-coverage", "no")
         for node in 1...2 { _ = try await RedisServer.redisCLI(server.port + node, "CONFIG", "SET", "cluster-require-full-coverage", "no") }
-        let store = try await RedisStore(try RedisLocation("redis+cluster://127.0.0.1:\(server.port),127.0.0.1:\(server.port + 2)"), configuration: quick)
+        let store = try await RedisStore(
+            try RedisLocation("redis+cluster://127.0.0.1:\(server.port),127.0.0.1:\(server.port + 2)"), configuration: quick)
         let ids = (0..<60).map { key("\($0)") }
         var tokens: [OperationID: FencingToken] = [:]
         for id in ids { tokens[id] = try await store.granted(request(id, lease: .seconds(600))).token }

@@ -26,8 +26,10 @@ struct OpeningTests {
     @Test(
         "a URL that is none",
         arguments: [
-            "localhost:6379", "http://localhost", "redis://", "redis://:6379", "redis://host:port", "redis://host:0", "redis://host:70000", "redis://a,b",
-            "redis://host/x", "redis+cluster://a/1", "redis://host?prefix=%7B", "redis://host?prefix=a%20b", "redis://host?nonsense=1", "redis://host?connections=0",
+            "localhost:6379", "http://localhost", "redis://", "redis://:6379", "redis://host:port", "redis://host:0", "redis://host:70000",
+            "redis://a,b",
+            "redis://host/x", "redis+cluster://a/1", "redis://host?prefix=%7B", "redis://host?prefix=a%20b", "redis://host?nonsense=1",
+            "redis://host?connections=0",
             "redis://host?prefix", "redis://user%:p@host",
         ])
     func wrongURL(_ url: String) {
@@ -38,7 +40,8 @@ struct OpeningTests {
 
     @Test("a URL says everything, and shows no password")
     func url() throws {
-        let location = try RedisLocation("rediss+cluster://ada:s%40crt@one:1,[::1]:2,three?prefix=x:&ca=/a.pem&connections=2&wait=1&waitTimeout=50")
+        let location = try RedisLocation(
+            "rediss+cluster://ada:s%40crt@one:1,[::1]:2,three?prefix=x:&ca=/a.pem&connections=2&wait=1&waitTimeout=50")
         #expect(location.endpoints == [.init(host: "one", port: 1), .init(host: "::1", port: 2), .init(host: "three")])
         #expect(location.isCluster && location.usesTLS && location.user == "ada" && location.password == "s@crt" && location.prefix == "x:")
         #expect(location.certificateAuthority == "/a.pem" && location.connections == 2 && location.waitForReplicas == 1)
@@ -69,7 +72,8 @@ struct OpeningTests {
         let server = try await RedisServer(["--appendfsync", "always"])
         try await server.command("ACL", "SETUSER", "poor", "on", ">p", "~*", "&*", "+hello", "+client", "+script")
         try await server.command(
-            "ACL", "SETUSER", "enough", "on", ">p", "~semel:*", "&semel:*", "+@read", "+@write", "+@scripting", "+@pubsub", "+@connection", "+info", "+time")
+            "ACL", "SETUSER", "enough", "on", ">p", "~semel:*", "&semel:*", "+@read", "+@write", "+@scripting", "+@pubsub", "+@connection",
+            "+info", "+time")
         await expectRefusal("redis://poor:p@127.0.0.1:\(server.port)", .wrongCredentials, "forbids")
         let store = try await RedisStore(url: "redis://enough:p@127.0.0.1:\(server.port)", configuration: Self.configuration)
         guard case .forgetful(let why) = store.capabilities.durability else {
@@ -144,11 +148,14 @@ struct OpeningTests {
         try await RedisServer.run(
             "/usr/bin/env",
             [
-                "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+                "/CN=localhost",
                 "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", secret, "-out", certificate,
             ])
         let port = Int.random(in: 10_000..<12_000)
-        let server = try await RedisServer(["--tls-port", "\(port)", "--tls-cert-file", certificate, "--tls-key-file", secret, "--tls-auth-clients", "no"])
+        let server = try await RedisServer([
+            "--tls-port", "\(port)", "--tls-cert-file", certificate, "--tls-key-file", secret, "--tls-auth-clients", "no",
+        ])
         defer { withExtendedLifetime(server) {} }
         await expectRefusal("rediss://localhost:\(port)", .tlsFailure, "ca=")
         for host in ["localhost", "127.0.0.1"] {
@@ -189,7 +196,9 @@ struct OpeningTests {
             if replicated.capabilities.durability != .durable { break }
             try await Task.sleep(for: .milliseconds(50))
         }
-        guard case .forgetful(let lag) = replicated.capabilities.durability else { throw ServerFailure(description: "durable with a replica") }
+        guard case .forgetful(let lag) = replicated.capabilities.durability else {
+            throw ServerFailure(description: "durable with a replica")
+        }
         #expect(lag.contains("replica"))
 
         // WAIT confirms, and raises nothing.

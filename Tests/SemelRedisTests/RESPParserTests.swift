@@ -22,7 +22,8 @@ struct RESPParserTests {
             try parse(text) == [
                 .simple("OK"), .error("ERR no"), .integer(-42), .bulk(Array("abc".utf8)), .null, .array([.integer(1), .array([])]),
                 .null, .null, .boolean(true), .double(1.5), .bigNumber("123456789012345678901234567890"), .error("ERR x"),
-                .bulk(Array("abc".utf8)), .map([.simple("k"), .integer(1)]), .set([.integer(2)]), .push([.simple("message"), .simple("x")]),
+                .bulk(Array("abc".utf8)), .map([.simple("k"), .integer(1)]), .set([.integer(2)]),
+                .push([.simple("message"), .simple("x")]),
                 .integer(7),
             ])
     }
@@ -73,7 +74,8 @@ struct RESPParserTests {
         "refuses what is no protocol or too large, without taking memory for what is only claimed",
         arguments: [
             "$999999999999\r\n", "*999999999\r\n", "$-2\r\n", ":12a\r\n", ":\r\n", "\r\n", "?x\r\n", "#x\r\n", ",abc\r\n", "$3\r\nabcd\r\n",
-            ":99999999999999999999\r\n", "=2\r\nab\r\n", "*-2\r\n", String(repeating: "*1\r\n", count: 40), "+" + String(repeating: "a", count: 70_000),
+            ":99999999999999999999\r\n", "=2\r\nab\r\n", "*-2\r\n", String(repeating: "*1\r\n", count: 40),
+            "+" + String(repeating: "a", count: 70_000),
             "%4000000\r\n",
         ])
     func refuses(_ text: String) {
@@ -122,7 +124,8 @@ struct RESPParserTests {
     private static func value(depth: Int, _ random: inout Seeded) -> RESPValue {
         let scalars: [RESPValue] = [
             .simple("OK"), .error("ERR \(random.next())"), .integer(Int64(bitPattern: random.next())), .null, .boolean(true), .double(0.25),
-            .bigNumber("-12345678901234567890"), .bulk((0..<Int.random(in: 0...40, using: &random)).map { _ in .random(in: 0...255, using: &random) }),
+            .bigNumber("-12345678901234567890"),
+            .bulk((0..<Int.random(in: 0...40, using: &random)).map { _ in .random(in: 0...255, using: &random) }),
         ]
         guard depth > 0, Int.random(in: 0..<3, using: &random) == 0 else { return scalars.randomElement(using: &random)! }
         let elements = (0..<Int.random(in: 0...4, using: &random)).map { _ in value(depth: depth - 1, &random) }

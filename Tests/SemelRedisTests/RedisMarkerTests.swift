@@ -35,7 +35,9 @@ private final class Users: UniqueRows {
 struct RedisMarkerTests {
     private let users = Users()
 
-    private func marker(_ location: RedisLocation, floor: Duration = .seconds(600), jitter: Duration = .seconds(5)) throws -> RedisMarker<Users> {
+    private func marker(_ location: RedisLocation, floor: Duration = .seconds(600), jitter: Duration = .seconds(5)) throws -> RedisMarker<
+        Users
+    > {
         try RedisMarker(
             "\(location.prefix)pending:", in: location, database: users,
             configuration: .init(floor: floor, jitter: jitter, patience: .milliseconds(500)), allowsShortMarks: floor < .seconds(600))

@@ -76,7 +76,8 @@ final class RedisServer: Sendable {
         let end = await process.end()
         defer { try? FileManager.default.removeItem(at: process.errors) }
         guard end == .code(0) else {
-            throw ServerFailure(description: "\(program) \(arguments.joined(separator: " ")) failed: \(process.output)\(process.errorOutput)")
+            throw ServerFailure(
+                description: "\(program) \(arguments.joined(separator: " ")) failed: \(process.output)\(process.errorOutput)")
         }
         return process.output
     }

@@ -12,7 +12,9 @@ struct RedisSuite {
     private static let policy = PinnedPolicy(scene: "bench", text: "bench")
 
     init() throws {
-        folder = (ProcessInfo.processInfo.environment["SEMEL_BENCH_FOLDER"] ?? FileManager.default.currentDirectoryPath) + "/.bench-redis-\(getpid())"
+        folder =
+            (ProcessInfo.processInfo.environment["SEMEL_BENCH_FOLDER"] ?? FileManager.default.currentDirectoryPath)
+            + "/.bench-redis-\(getpid())"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         single = try Server("start-redis", folder + "/single", [])
         synced = try Server("start-redis", folder + "/synced", ["--appendfsync", "always"])
@@ -44,7 +46,8 @@ struct RedisSuite {
             let lone = try await rate(of: store, callers: 1, pairs: 5_000)
             rounds.append((limit, pairs, always, replays, spread, lone))
             report.note(
-                "a second: redis-benchmark SET NX PX \(Int(limit)); pairs of claim and complete \(Int(pairs)), appendfsync always \(Int(always)), cluster of 3 \(Int(spread)), a lone caller \(Int(lone)); replays \(Int(replays))")
+                "a second: redis-benchmark SET NX PX \(Int(limit)); pairs of claim and complete \(Int(pairs)), appendfsync always \(Int(always)), cluster of 3 \(Int(spread)), a lone caller \(Int(lone)); replays \(Int(replays))"
+            )
         }
         report.figure("claim + complete / SET NX PX", median(rounds.map { $0.pairs / $0.limit }), atLeast: 0.5, aim: 0.63)
         report.figure("the same with appendfsync always / without", median(rounds.map { $0.always / $0.pairs }), atLeast: 0.85)
@@ -93,7 +96,11 @@ struct RedisSuite {
         var generator = Generator()
         let requests = (0..<1000).map { _ in Self.request(&generator) }
         let transitions = zip(requests, try await store.claim(requests)).compactMap { request, result in
-            if case .granted(let grant) = result { Transition(id: request.id, token: grant.token, change: .complete(Self.outcome)) } else { nil }
+            if case .granted(let grant) = result {
+                Transition(id: request.id, token: grant.token, change: .complete(Self.outcome))
+            } else {
+                nil
+            }
         }
         _ = try await store.apply(transitions)
         let start = ContinuousClock.now
@@ -146,7 +153,9 @@ private struct Server {
     init(_ script: String, _ folder: String, _ arguments: [String]) throws {
         self.folder = folder
         let line = try Self.run(([Self.scripts + "/" + script, "0", folder] + arguments).joined(separator: " "))
-        guard let address = line.split(separator: " ").first(where: { $0.contains(":") }), let port = Int(address.split(separator: ":").last ?? "") else {
+        guard let address = line.split(separator: " ").first(where: { $0.contains(":") }),
+            let port = Int(address.split(separator: ":").last ?? "")
+        else {
             throw BenchmarkError(description: "\(script) said \"\(line)\"")
         }
         self.port = port

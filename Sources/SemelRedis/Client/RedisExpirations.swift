@@ -10,7 +10,9 @@ public enum RedisExpirations {
     /// servers that took writes at the beginning.
     ///
     /// - Throws: `misconfigured` when the server is not set to tell (`notify-keyspace-events Ex`), and what connecting throws.
-    public static func stream(from location: RedisLocation, environment: Environment = .live) async throws(StoreError) -> AsyncStream<[UInt8]> {
+    public static func stream(from location: RedisLocation, environment: Environment = .live) async throws(StoreError) -> AsyncStream<
+        [UInt8]
+    > {
         let dialing = try RedisDialing(location, patience: .seconds(5), environment: environment)
         let client = RedisClient(dialing)
         defer { client.close() }
@@ -27,7 +29,8 @@ public enum RedisExpirations {
             if let setting = reply.elements?.last?.text, !setting.contains("E") || !setting.contains(where: { $0 == "x" || $0 == "A" }) {
                 throw StoreError(
                     .misconfigured,
-                    "Redis at \(node.endpoint) does not tell which keys expire (notify-keyspace-events is \"\(setting)\"). Remedy: CONFIG SET notify-keyspace-events Ex, and the same in redis.conf.")
+                    "Redis at \(node.endpoint) does not tell which keys expire (notify-keyspace-events is \"\(setting)\"). Remedy: CONFIG SET notify-keyspace-events Ex, and the same in redis.conf."
+                )
             }
             let subscriber = RedisSubscriber(
                 dialing, [node.endpoint], channels: [channel],

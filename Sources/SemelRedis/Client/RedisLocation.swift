@@ -52,7 +52,8 @@ public struct RedisLocation: Hashable, Sendable, CustomStringConvertible {
         func wrong(_ what: String) -> StoreError {
             StoreError(
                 .wrongURL,
-                "The Redis URL \(Self.shown(url)) \(what). Remedy: write redis://[user:password@]host:port[/database], rediss:// for TLS, or redis+cluster://host:port,host:port.")
+                "The Redis URL \(Self.shown(url)) \(what). Remedy: write redis://[user:password@]host:port[/database], rediss:// for TLS, or redis+cluster://host:port,host:port."
+            )
         }
         guard let separator = url.range(of: "://") else { throw wrong("has no scheme") }
         let scheme = url[..<separator.lowerBound]
@@ -105,7 +106,9 @@ public struct RedisLocation: Hashable, Sendable, CustomStringConvertible {
             }
             switch (sides[0], Int(value)) {
             case ("prefix", _):
-                guard Self.isPrefix(value) else { throw wrong("has the prefix \"\(value)\"; it may hold letters, digits and : . _ -, at most 32") }
+                guard Self.isPrefix(value) else {
+                    throw wrong("has the prefix \"\(value)\"; it may hold letters, digits and : . _ -, at most 32")
+                }
                 prefix = value
             case ("ca", _): certificateAuthority = value
             case ("connections", .some(let number)) where (1...64).contains(number): connections = number

@@ -14,7 +14,8 @@ struct RedisDialing: Sendable {
     /// Put into every fresh server before anything else: the texts of the scripts.
     var preparation: [RedisCommand]
 
-    init(_ location: RedisLocation, patience: Duration, environment: Semel.Environment, preparation: [RedisCommand] = []) throws(StoreError) {
+    init(_ location: RedisLocation, patience: Duration, environment: Semel.Environment, preparation: [RedisCommand] = []) throws(StoreError)
+    {
         self.location = location
         self.patience = patience
         self.environment = environment
@@ -27,7 +28,8 @@ struct RedisDialing: Sendable {
             tls = try NIOSSLContext(configuration: configuration)
         } catch {
             throw StoreError(
-                .tlsFailure, "The authority's certificate \(location.certificateAuthority ?? "of this system") cannot be used: \(error). Remedy: let ca= in the store's URL name a PEM file.",
+                .tlsFailure,
+                "The authority's certificate \(location.certificateAuthority ?? "of this system") cannot be used: \(error). Remedy: let ca= in the store's URL name a PEM file.",
                 underlying: error)
         }
     }
@@ -42,7 +44,9 @@ struct RedisDialing: Sendable {
             connection = try await .connect(to: endpoint, tls: tls, group: group, patience: patience, onPush: onPush, onEnd: onEnd)
         } catch {
             throw StoreError(
-                .unavailable, "Redis at \(endpoint) cannot be reached: \(error). Remedy: start it, or correct the host and port in the store's URL.", underlying: error)
+                .unavailable,
+                "Redis at \(endpoint) cannot be reached: \(error). Remedy: start it, or correct the host and port in the store's URL.",
+                underlying: error)
         }
         do throws(StoreError) {
             try await enter(connection, endpoint)
@@ -82,7 +86,9 @@ struct RedisDialing: Sendable {
         }
     }
 
-    private func reply(of connection: RedisConnection, _ command: RedisCommand, _ endpoint: RedisLocation.Endpoint) async throws(StoreError) -> RESPValue {
+    private func reply(of connection: RedisConnection, _ command: RedisCommand, _ endpoint: RedisLocation.Endpoint) async throws(StoreError)
+        -> RESPValue
+    {
         switch await connection.send(command) {
         case .success(let reply): return reply
         case .failure(let failure): throw broken(failure, endpoint)
@@ -93,11 +99,13 @@ struct RedisDialing: Sendable {
         if failure.description.hasPrefix("TLS") {
             return StoreError(
                 .tlsFailure,
-                "No trusted connection to Redis at \(endpoint): \(failure). Remedy: name the right host and, with ca=FILE in the store's URL, the authority that signed its certificate; use redis:// only where the network is trusted.")
+                "No trusted connection to Redis at \(endpoint): \(failure). Remedy: name the right host and, with ca=FILE in the store's URL, the authority that signed its certificate; use redis:// only where the network is trusted."
+            )
         }
         if location.usesTLS {
             return StoreError(
-                .tlsFailure, "Redis at \(endpoint) ended the TLS handshake: \(failure). Remedy: use redis:// if it does not speak TLS on this port.")
+                .tlsFailure,
+                "Redis at \(endpoint) ended the TLS handshake: \(failure). Remedy: use redis:// if it does not speak TLS on this port.")
         }
         return StoreError(.unavailable, "Redis at \(endpoint) ended the connection at once: \(failure).")
     }

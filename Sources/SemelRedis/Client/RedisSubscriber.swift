@@ -82,7 +82,8 @@ final class RedisSubscriber: Sendable {
             connection = try await dialing.connect(
                 to: endpoint,
                 onPush: { elements in
-                    guard elements.count == 3, elements[0].text == "message", let channel = elements[1].text, let message = elements[2].bytes
+                    guard elements.count == 3, elements[0].text == "message", let channel = elements[1].text,
+                        let message = elements[2].bytes
                     else { return }
                     onMessage(channel, message)
                 }, onEnd: { _ in end.finish() })

@@ -21,15 +21,19 @@ extension StoreError {
         let word = text.prefix { $0 != " " }
         return switch word {
         case "NOAUTH", "WRONGPASS":
-            StoreError(.wrongCredentials, "Redis at \(server) refuses the user or password: \(text). Remedy: correct them in the store's URL.")
+            StoreError(
+                .wrongCredentials, "Redis at \(server) refuses the user or password: \(text). Remedy: correct them in the store's URL.")
         case "NOPERM":
             StoreError(
                 .wrongCredentials,
-                "Redis at \(server) forbids this user a command: \(text). Remedy: allow it with ACL SETUSER (Semel needs +@read +@write +@scripting +@pubsub +@connection +info +time +config|get +cluster, and its keys and channels).")
+                "Redis at \(server) forbids this user a command: \(text). Remedy: allow it with ACL SETUSER (Semel needs +@read +@write +@scripting +@pubsub +@connection +info +time +config|get +cluster, and its keys and channels)."
+            )
         case "READONLY":
-            StoreError(.readOnlyReplica, "Redis at \(server) is a replica that takes no writes. Remedy: name the primary in the store's URL.")
+            StoreError(
+                .readOnlyReplica, "Redis at \(server) is a replica that takes no writes. Remedy: name the primary in the store's URL.")
         case "OOM":
-            StoreError(.full, "Redis at \(server) has no memory left for new keys: \(text). Remedy: raise maxmemory, or shorten the retentions.")
+            StoreError(
+                .full, "Redis at \(server) has no memory left for new keys: \(text). Remedy: raise maxmemory, or shorten the retentions.")
         case "MISCONF":
             StoreError(.full, "Redis at \(server) cannot save its data and takes no writes: \(text). Remedy: free space on its disk.")
         case "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS":

@@ -119,7 +119,9 @@ final class RedisClient: Sendable {
     }
 
     private static func indeterminate(_ why: String) -> StoreError {
-        StoreError(.indeterminate, "The connection to Redis was lost before its answer: \(why). Whether it happened is unknown; say the same again.")
+        StoreError(
+            .indeterminate,
+            "The connection to Redis was lost before its answer: \(why). Whether it happened is unknown; say the same again.")
     }
 
     /// - Parameter earlier: the reply to a first attempt that was made already.
@@ -210,7 +212,9 @@ final class RedisClient: Sendable {
         guard location.isCluster else { return [try node(at: location.endpoints[0], HashSlot(0))] }
         let endpoints = topology.withLock { Set($0.owners.compactMap(\.self)) }
         var nodes: [RedisNode] = []
-        for endpoint in endpoints.sorted(by: { ($0.host, $0.port) < ($1.host, $1.port) }) { nodes.append(try node(at: endpoint, HashSlot(0))) }
+        for endpoint in endpoints.sorted(by: { ($0.host, $0.port) < ($1.host, $1.port) }) {
+            nodes.append(try node(at: endpoint, HashSlot(0)))
+        }
         return nodes
     }
 
@@ -260,16 +264,21 @@ final class RedisClient: Sendable {
         var last = StoreError(.unavailable, "No node of the cluster \(location) can be reached.")
         for endpoint in candidates {
             do throws(StoreError) {
-                guard case .success(let reply) = try await node(at: endpoint, HashSlot(0)).send(RedisCommand("CLUSTER", "SLOTS")) else { continue }
+                guard case .success(let reply) = try await node(at: endpoint, HashSlot(0)).send(RedisCommand("CLUSTER", "SLOTS")) else {
+                    continue
+                }
                 if case .error(let text) = reply {
                     if text.contains("cluster support disabled") {
-                        throw StoreError(.misconfigured, "Redis at \(endpoint) is not a node of a cluster. Remedy: write redis://\(endpoint).")
+                        throw StoreError(
+                            .misconfigured, "Redis at \(endpoint) is not a node of a cluster. Remedy: write redis://\(endpoint).")
                     }
                     throw .refusal(text, by: "\(endpoint)")
                 }
                 let owners = Self.owners(in: reply, saidBy: endpoint)
                 guard owners.contains(where: { $0 != nil }) else {
-                    throw StoreError(.unavailable, "The cluster of \(endpoint) has no slots assigned. Remedy: create it with redis-cli --cluster create.")
+                    throw StoreError(
+                        .unavailable, "The cluster of \(endpoint) has no slots assigned. Remedy: create it with redis-cli --cluster create."
+                    )
                 }
                 let gone = topology.withLock { topology in
                     topology.owners = owners

@@ -97,9 +97,12 @@ public final class RedisMarker<Database: UniqueRows>: Sendable {
     ) throws(StoreError) {
         guard allowsShortMarks || configuration.floor >= .seconds(600) else {
             throw StoreError(
-                .misconfigured, "Marks of \(configuration.floor) end before a queue that stands still for minutes goes on. Remedy: let them stand 10 minutes or longer.")
+                .misconfigured,
+                "Marks of \(configuration.floor) end before a queue that stands still for minutes goes on. Remedy: let them stand 10 minutes or longer."
+            )
         }
-        client = RedisClient(try RedisDialing(location, patience: configuration.patience, environment: environment), endurance: configuration.patience)
+        client = RedisClient(
+            try RedisDialing(location, patience: configuration.patience, environment: environment), endurance: configuration.patience)
         self.prefix = Array(prefix.utf8)
         self.configuration = configuration
         self.database = database

@@ -91,7 +91,8 @@ extension Engine {
         while true {
             let (last, hash) = try await endOfChain()
             let entry = AuditEntry(
-                sequence: last + 1, time: pending.time, act: pending.act, action: pending.action, operation: pending.reference, scene: scene,
+                sequence: last + 1, time: pending.time, act: pending.act, action: pending.action, operation: pending.reference,
+                scene: scene,
                 detail: pending.detail, following: hash)
             let call = Call(
                 script: Self.append, keys: [Array(keys.auditChain.utf8)],

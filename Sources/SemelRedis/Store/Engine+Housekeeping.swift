@@ -103,7 +103,8 @@ extension Engine {
             let durability = facts.durability
             if case .forgetful(let why) = durability, declared.withLock({ $0 }) == .durable {
                 problem.withLock {
-                    $0 = "Redis at \(client.location) was durable when the store was opened and is no more (\(why)). Remedy: set it back, or start Semel anew at the lower level"
+                    $0 =
+                        "Redis at \(client.location) was durable when the store was opened and is no more (\(why)). Remedy: set it back, or start Semel anew at the lower level"
                 }
             } else {
                 problem.withLock { $0 = nil }

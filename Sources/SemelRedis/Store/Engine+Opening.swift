@@ -19,12 +19,15 @@ extension Engine {
         for case .error(let text) in replies { throw .refusal(text, by: "\(client.location)") }
         guard let format = replies[1].integer else {
             throw StoreError(
-                .damaged, "The key \(keys.meta) in Redis at \(client.location) is not the store's. Remedy: choose another prefix= in the store's URL.")
+                .damaged,
+                "The key \(keys.meta) in Redis at \(client.location) is not the store's. Remedy: choose another prefix= in the store's URL."
+            )
         }
         guard format <= Self.format else {
             throw StoreError(
                 .newerSchema,
-                "The store in Redis at \(client.location) has the format \(format), and this program knows up to \(Self.format). Remedy: use a newer Semel, or another prefix= in the store's URL.")
+                "The store in Redis at \(client.location) has the format \(format), and this program knows up to \(Self.format). Remedy: use a newer Semel, or another prefix= in the store's URL."
+            )
         }
         _ = try await currentIncarnation()
         return facts
@@ -34,7 +37,9 @@ extension Engine {
         let reply = try await client.send(RedisCommand("HINCRBY", keys.meta, "incarnation", "1"), HashSlot(of: keys.meta))
         if case .error(let text) = reply { throw .refusal(text, by: "\(client.location)") }
         guard let value = reply.integer, value <= Incarnation.limit else {
-            throw StoreError(.refused, "The store in Redis at \(client.location) has been restored \(Incarnation.limit) times; there is no higher incarnation.")
+            throw StoreError(
+                .refused,
+                "The store in Redis at \(client.location) has been restored \(Incarnation.limit) times; there is no higher incarnation.")
         }
         forgetIncarnation()
         return Incarnation(rawValue: try await currentIncarnation())
@@ -92,7 +97,8 @@ extension Engine {
         let before = SystemStoreClock().now().retention
         let reply = try await node.send(RedisCommand("TIME"))
         let after = SystemStoreClock().now().retention
-        guard case .success(let value) = reply, let parts = value.elements, parts.count == 2, let seconds = parts[0].integer, let rest = parts[1].integer
+        guard case .success(let value) = reply, let parts = value.elements, parts.count == 2, let seconds = parts[0].integer,
+            let rest = parts[1].integer
         else { throw StoreError(.unavailable, "Redis at \(node.endpoint) did not tell its time.") }
         let middle = before.microseconds + (after.microseconds - before.microseconds) / 2
         return .microseconds(seconds * 1_000_000 + rest - middle)

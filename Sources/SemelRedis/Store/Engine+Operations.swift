@@ -127,7 +127,8 @@ extension Engine {
             return .granted(
                 Grant(
                     kind: .first, token: FencingToken(epoch: epoch, owner: request.owner),
-                    leaseRemaining: .microseconds(Int64(RecordCodec.microseconds(request.lease))), attempt: 1, createdAt: now, grantedAt: now,
+                    leaseRemaining: .microseconds(Int64(RecordCodec.microseconds(request.lease))), attempt: 1, createdAt: now,
+                    grantedAt: now,
                     policy: request.policy.hash))
         case .expired: return .expired
         case .tooManyKeys: return .tooManyKeys
@@ -243,7 +244,9 @@ extension Engine {
     }
 
     /// The operation as it stands now.
-    func read(_ reference: OperationReference, watches: Bool = false) async throws(StoreError) -> (operation: StoredOperation, record: Record)? {
+    func read(_ reference: OperationReference, watches: Bool = false) async throws(StoreError) -> (
+        operation: StoredOperation, record: Record
+    )? {
         let bucket = keys.bucket(of: reference)
         return try await settled(try await run(readCall(reference, watches: watches)), bucket, reference)
     }
@@ -256,7 +259,9 @@ extension Engine {
             script: Scripts.read, keys: [keys.record(reference)], arguments: [least, [UInt8(ascii: watches ? "1" : "0")]], bucket: bucket)
     }
 
-    func settled(_ reply: RESPValue, _ bucket: Int, _ reference: OperationReference) async throws(StoreError) -> (operation: StoredOperation, record: Record)? {
+    func settled(_ reply: RESPValue, _ bucket: Int, _ reference: OperationReference) async throws(StoreError) -> (
+        operation: StoredOperation, record: Record
+    )? {
         let answer = try answer(reply, bucket)
         guard answer.kind != .nothing else { return nil }
         switch try await decode(answer.rest) {

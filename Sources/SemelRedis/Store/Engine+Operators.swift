@@ -23,7 +23,9 @@ extension Engine {
             }
         } else if query.states?.isEmpty == false {
             let replies = try await client.send(
-                (0..<KeySpace.bucketCount).map { (RedisCommand("ZRANGE", [keys.index($0), Array("0".utf8), Array("-1".utf8)]), keys.slot($0)) })
+                (0..<KeySpace.bucketCount).map {
+                    (RedisCommand("ZRANGE", [keys.index($0), Array("0".utf8), Array("-1".utf8)]), keys.slot($0))
+                })
             for reply in replies {
                 if case .error(let text) = reply { throw .refusal(text, by: "\(client.location)") }
                 let references = (reply.elements ?? []).compactMap { $0.bytes.flatMap { OperationReference(bytes: $0) } }
@@ -101,7 +103,8 @@ extension Engine {
 
     func scanOnce(_ node: RedisNode, from cursor: String) async throws(StoreError) -> (next: String, references: [OperationReference]) {
         switch try await node.send(RedisCommand("SCAN", cursor, "MATCH", keys.pattern, "COUNT", "2000")) {
-        case .failure(let failure): throw StoreError(.unavailable, "Redis at \(node.endpoint) was lost while its keys were read: \(failure).")
+        case .failure(let failure):
+            throw StoreError(.unavailable, "Redis at \(node.endpoint) was lost while its keys were read: \(failure).")
         case .success(.error(let text)): throw .refusal(text, by: "\(node.endpoint)")
         case .success(let reply):
             guard let parts = reply.elements, parts.count == 2, let next = parts[0].text else {

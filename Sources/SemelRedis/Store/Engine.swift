@@ -62,7 +62,8 @@ final class Engine: Sendable {
         }
         let reference = OperationReference(id)
         return Subject(
-            id: id, reference: reference, bucket: keys.bucket(of: reference), identity: RecordCodec.identity(id), name: keys.record(reference))
+            id: id, reference: reference, bucket: keys.bucket(of: reference), identity: RecordCodec.identity(id),
+            name: keys.record(reference))
     }
 
     /// A script's call that can be made again in full.
@@ -100,7 +101,9 @@ final class Engine: Sendable {
             let confirmed = replies[2 * index + 1].integer ?? 0
             guard confirmed >= wait.count else {
                 throw StoreError(
-                    .indeterminate, "\(confirmed) of \(wait.count) replicas confirmed the change within \(wait.timeout); the primary has it. Say the same again.")
+                    .indeterminate,
+                    "\(confirmed) of \(wait.count) replicas confirmed the change within \(wait.timeout); the primary has it. Say the same again."
+                )
             }
         }
         return results
@@ -177,7 +180,9 @@ final class Engine: Sendable {
 
     private func failure(_ text: String) -> StoreError {
         // Lua stops at bytes that it cannot take apart.
-        if text.contains("data string too short") || text.contains("bad argument") || text.contains("arithmetic on") || text.contains("compare") {
+        if text.contains("data string too short") || text.contains("bad argument") || text.contains("arithmetic on")
+            || text.contains("compare")
+        {
             return StoreError(.damaged, "A record in Redis at \(client.location) is damaged: \(text).")
         }
         return .refusal(text, by: "\(client.location)")

@@ -137,7 +137,9 @@ final class LiveCounts: Sendable {
         defer { state.withLock { $0.sweeping = nil } }
         do throws(StoreError) {
             let replies = try await client.send(
-                (0..<KeySpace.bucketCount).map { (RedisCommand("ZRANGE", [keys.index($0), Array("0".utf8), Array("-1".utf8), Array("WITHSCORES".utf8)]), keys.slot($0)) })
+                (0..<KeySpace.bucketCount).map {
+                    (RedisCommand("ZRANGE", [keys.index($0), Array("0".utf8), Array("-1".utf8), Array("WITHSCORES".utf8)]), keys.slot($0))
+                })
             var counts: [UInt64: Int] = [:]
             for reply in replies {
                 if case .error(let text) = reply { throw .refusal(text, by: "\(client.location)") }

@@ -147,7 +147,9 @@ enum RecordCodec {
     // MARK: Reading
 
     /// - Parameter policy: the hash of the policy kept under a number.
-    static func decode(_ bytes: ArraySlice<UInt8>, policy: (PolicyNumber) -> PolicyHash?) throws(Failure) -> (id: OperationID, record: Record) {
+    static func decode(_ bytes: ArraySlice<UInt8>, policy: (PolicyNumber) -> PolicyHash?) throws(Failure) -> (
+        id: OperationID, record: Record
+    ) {
         do {
             var reader = ByteReader(bytes)
             let version: UInt8 = try reader.read()

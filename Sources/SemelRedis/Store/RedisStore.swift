@@ -26,7 +26,8 @@ public final class RedisStore: OperationStore {
         /// level: a failover may still choose another replica. Commands wait for each other meanwhile.
         public var waitForReplicas: (count: Int, timeout: Duration)?
 
-        public init(patience: Duration = .seconds(5), purgesByItself: Bool = true, waitForReplicas: (count: Int, timeout: Duration)? = nil) {
+        public init(patience: Duration = .seconds(5), purgesByItself: Bool = true, waitForReplicas: (count: Int, timeout: Duration)? = nil)
+        {
             self.patience = patience
             self.purgesByItself = purgesByItself
             self.waitForReplicas = waitForReplicas
@@ -72,7 +73,9 @@ public final class RedisStore: OperationStore {
     }
 
     /// - Parameter url: see ``RedisLocation``.
-    public convenience init(url: String, configuration: Configuration = Configuration(), environment: Environment = .live) async throws(StoreError) {
+    public convenience init(url: String, configuration: Configuration = Configuration(), environment: Environment = .live)
+        async throws(StoreError)
+    {
         try await self.init(try RedisLocation(url), configuration: configuration, environment: environment)
     }
 

@@ -220,256 +220,273 @@ enum Scripts {
     // ARGV: the record's first 55 bytes; its kept part with its length;
     //       lease, least time, incarnation, the scope's number, whether a record may be made + 2 if the caller watches, length of scope and key
     static let claim = Script(
-        common, """
-            local lease, floor, inc, score, may, n = u('>I7I7I2I7BI2', ARGV[3])
+        common,
+        """
+        local lease, floor, inc, score, may, n = u('>I7I7I2I7BI2', ARGV[3])
 
-            """, time, """
-            local r = call('GET', KEYS[1])
-            if r then
-              local v, b = byte(r, 1, 2)
-              local s = b and b % 8 or 0
-              if v ~= 1 or s == 0 or s > 5 or b > 127 then return p('>BI7', 9, now) .. r end
-              if s == 5 then
-                local f = byte(r, 3)
-                local changed, o
-                if f % 64 >= 32 then
-                  changed, o = u('>I7', r, 63), 72
-                else
-                  changed, o = u('>I7', r, 56) + u('>I4', r, 63), 69
-                end
-                if f % 128 >= 64 then o = o + 9 end
-                if f >= 128 then o = o + 3 end
-                local response, key
-                if f % 8 >= 4 then
-                  response, key = u('>I4I4', r, o)
-                  response, key = response * 1000000, key * 1000000
-                else
-                  response, key = u('>I7I7', r, o)
-                end
-                if now < changed + key then
-                  local last = o + u('>I2', r, o - 2)
-                  if sub(r, last - n, last - 1) ~= sub(ARGV[2], -n) then return p('>BI7', 9, now) .. r end
-                  if sub(r, 20, 51) ~= sub(ARGV[1], 20, 51) then return p('>BI7', 6, now) end
-                  if f % 16 >= 8 and now < changed + response then return p('>BI7', 3, now) .. r end
-                  return p('>BI7', 4, now)
-                end
-              else
-                local e, length = u('>I7', r, 79), u('>I2', r, 89)
-                if sub(r, 91 + length - n, 90 + length) ~= sub(ARGV[2], -n) then return p('>BI7', 9, now) .. r end
-
-            """, tell, settle, nextEpoch, """
-                local settled, state = settle(r, b, s, e, now)
-                if settled ~= r then
-                  call('SET', KEYS[1], settled)
-                  tell(r)
-                end
-                if sub(r, 20, 51) ~= sub(ARGV[1], 20, 51) then return p('>BI7', 6, now) end
-                if state == 4 then return p('>BI7', 8, now) .. settled end
-                if e > now then
-                  if s ~= 3 and sub(r, 4, 19) == sub(ARGV[1], 4, 19) then return p('>BI7', s == 2 and 12 or 2, now) .. r end
-                  if may >= 2 then
-                    local f = byte(r, 3)
-                    if f % 32 < 16 then call('SETRANGE', KEYS[1], 2, string.char(f + 16)) end
-                  end
-                  return p('>BI7I7', 7, now, e)
-                end
-                local verifies = math.floor(b / 8) % 4 == 2
-                local i, c = u('>I2I7', r, 63)
-                i, c = nextEpoch(i, c, inc, now)
-                local taken = p('BB', 1, b - s + (verifies and 2 or 1)) .. sub(r, 3, 3) .. sub(ARGV[1], 4, 19) .. sub(r, 20, 62)
-                  .. p('>I2I7I7I7I3', i, c, now, now + lease, u('>I3', r, 86) + 1) .. sub(r, 89)
-                call('SET', KEYS[1], taken)
-                tell(r)
-                return p('>BI7I7', verifies and 11 or 10, now, e) .. taken
-              end
+        """, time,
+        """
+        local r = call('GET', KEYS[1])
+        if r then
+          local v, b = byte(r, 1, 2)
+          local s = b and b % 8 or 0
+          if v ~= 1 or s == 0 or s > 5 or b > 127 then return p('>BI7', 9, now) .. r end
+          if s == 5 then
+            local f = byte(r, 3)
+            local changed, o
+            if f % 64 >= 32 then
+              changed, o = u('>I7', r, 63), 72
+            else
+              changed, o = u('>I7', r, 56) + u('>I4', r, 63), 69
             end
-            if may % 2 == 0 then return p('>BI7', 5, now) end
-            call('SET', KEYS[1], ARGV[1] .. p('>I7I2I7I7I7I3', now, inc, now % 4503599627370496, now, now + lease, 1) .. ARGV[2])
-            call('ZADD', KEYS[2], score, sub(KEYS[1], -16))
-            return p('>BI7', 1, now)
-            """)
+            if f % 128 >= 64 then o = o + 9 end
+            if f >= 128 then o = o + 3 end
+            local response, key
+            if f % 8 >= 4 then
+              response, key = u('>I4I4', r, o)
+              response, key = response * 1000000, key * 1000000
+            else
+              response, key = u('>I7I7', r, o)
+            end
+            if now < changed + key then
+              local last = o + u('>I2', r, o - 2)
+              if sub(r, last - n, last - 1) ~= sub(ARGV[2], -n) then return p('>BI7', 9, now) .. r end
+              if sub(r, 20, 51) ~= sub(ARGV[1], 20, 51) then return p('>BI7', 6, now) end
+              if f % 16 >= 8 and now < changed + response then return p('>BI7', 3, now) .. r end
+              return p('>BI7', 4, now)
+            end
+          else
+            local e, length = u('>I7', r, 79), u('>I2', r, 89)
+            if sub(r, 91 + length - n, 90 + length) ~= sub(ARGV[2], -n) then return p('>BI7', 9, now) .. r end
+
+        """, tell, settle, nextEpoch,
+        """
+            local settled, state = settle(r, b, s, e, now)
+            if settled ~= r then
+              call('SET', KEYS[1], settled)
+              tell(r)
+            end
+            if sub(r, 20, 51) ~= sub(ARGV[1], 20, 51) then return p('>BI7', 6, now) end
+            if state == 4 then return p('>BI7', 8, now) .. settled end
+            if e > now then
+              if s ~= 3 and sub(r, 4, 19) == sub(ARGV[1], 4, 19) then return p('>BI7', s == 2 and 12 or 2, now) .. r end
+              if may >= 2 then
+                local f = byte(r, 3)
+                if f % 32 < 16 then call('SETRANGE', KEYS[1], 2, string.char(f + 16)) end
+              end
+              return p('>BI7I7', 7, now, e)
+            end
+            local verifies = math.floor(b / 8) % 4 == 2
+            local i, c = u('>I2I7', r, 63)
+            i, c = nextEpoch(i, c, inc, now)
+            local taken = p('BB', 1, b - s + (verifies and 2 or 1)) .. sub(r, 3, 3) .. sub(ARGV[1], 4, 19) .. sub(r, 20, 62)
+              .. p('>I2I7I7I7I3', i, c, now, now + lease, u('>I3', r, 86) + 1) .. sub(r, 89)
+            call('SET', KEYS[1], taken)
+            tell(r)
+            return p('>BI7I7', verifies and 11 or 10, now, e) .. taken
+          end
+        end
+        if may % 2 == 0 then return p('>BI7', 5, now) end
+        call('SET', KEYS[1], ARGV[1] .. p('>I7I2I7I7I7I3', now, inc, now % 4503599627370496, now, now + lease, 1) .. ARGV[2])
+        call('ZADD', KEYS[2], score, sub(KEYS[1], -16))
+        return p('>BI7', 1, now)
+        """)
 
     // ARGV: owner, epoch, least time; retentions with their flag, or nothing; outcome
     static let complete = Script(
-        common, """
-            local r = call('GET', KEYS[1])
-            if not r or sub(r, 4, 19) ~= sub(ARGV[1], 1, 16) then return 15 end
-            local v, b = byte(r, 1, 2)
-            local s = b and b % 8 or 0
-            if v ~= 1 or s == 0 or s > 5 or b > 127 then return 9 end
-            local floor = u('>I7', ARGV[1], 26)
+        common,
+        """
+        local r = call('GET', KEYS[1])
+        if not r or sub(r, 4, 19) ~= sub(ARGV[1], 1, 16) then return 15 end
+        local v, b = byte(r, 1, 2)
+        local s = b and b % 8 or 0
+        if v ~= 1 or s == 0 or s > 5 or b > 127 then return 9 end
+        local floor = u('>I7', ARGV[1], 26)
 
-            """, time, """
-            if s ~= 5 then
-              if sub(r, 63, 71) ~= sub(ARGV[1], 17, 25) then return 15 end
+        """, time,
+        """
+        if s ~= 5 then
+          if sub(r, 63, 71) ~= sub(ARGV[1], 17, 25) then return 15 end
 
-            """, tell, finish, """
-              local inc, clock = u('>I2I7', r, 63)
-              finish(r, b, s, inc, clock, now, ARGV[2], ARGV[3])
-              tell(r)
-              return 14
-            end
+        """, tell, finish,
+        """
+          local inc, clock = u('>I2I7', r, 63)
+          finish(r, b, s, inc, clock, now, ARGV[2], ARGV[3])
+          tell(r)
+          return 14
+        end
 
-            """, parse, """
-            local f, response, key, epoch, o, length = parse(r)
-            if epoch == sub(ARGV[1], 17, 25) and now < key and now < response and f % 16 >= 8 and sub(r, o + length) == ARGV[3] then
-              return 14
-            end
-            return 15
-            """)
+        """, parse,
+        """
+        local f, response, key, epoch, o, length = parse(r)
+        if epoch == sub(ARGV[1], 17, 25) and now < key and now < response and f % 16 >= 8 and sub(r, o + length) == ARGV[3] then
+          return 14
+        end
+        return 15
+        """)
 
     // ARGV: owner, epoch, least time; what: r s m n p; reason or lease
     static let change = Script(
-        common, """
-            local r = call('GET', KEYS[1])
-            if not r or sub(r, 4, 19) ~= sub(ARGV[1], 1, 16) then return 15 end
-            local v, b = byte(r, 1, 2)
-            local s = b and b % 8 or 0
-            if v ~= 1 or s == 0 or s > 5 or b > 127 then return 9 end
-            if s == 5 or sub(r, 63, 71) ~= sub(ARGV[1], 17, 25) then return 15 end
-            local floor = u('>I7', ARGV[1], 26)
+        common,
+        """
+        local r = call('GET', KEYS[1])
+        if not r or sub(r, 4, 19) ~= sub(ARGV[1], 1, 16) then return 15 end
+        local v, b = byte(r, 1, 2)
+        local s = b and b % 8 or 0
+        if v ~= 1 or s == 0 or s > 5 or b > 127 then return 9 end
+        if s == 5 or sub(r, 63, 71) ~= sub(ARGV[1], 17, 25) then return 15 end
+        local floor = u('>I7', ARGV[1], 26)
 
-            """, time, tell, settle, """
-            local e = u('>I7', r, 79)
-            local settled, state = settle(r, b, s, e, now)
-            local what = ARGV[2]
-            -- The record with another state, change and lease.
-            local function with(next, changed, lease)
-              return p('BB', 1, b - s + next) .. sub(r, 3, 71) .. p('>I7I7', changed, lease) .. sub(r, 86)
-            end
-            local new
-            if what == 'r' then
-              if state == 3 then return 15 end
-              call('DEL', KEYS[1])
-              call('ZREM', KEYS[2], sub(KEYS[1], -16))
-              tell(r)
-              return 14
-            elseif what == 's' then
-              if state == 4 then
-                if settled == r then return 14 end
-                new = settled
-              else
-                new = sub(with(4, now, now), 1, 90 + u('>I2', r, 89)) .. '\\1' .. ARGV[3]
-              end
-            elseif what == 'm' then
-              if state == 3 then return 14 end
-              if state ~= 1 then return 15 end
-              new = with(3, now, e)
-            elseif what == 'n' then
-              if state == 4 then return 15 end
-              call('SETRANGE', KEYS[1], 78, p('>I7', math.max(e, now + u('>I7', ARGV[3]))))
-              return 14
-            else
-              if state == 1 and math.floor(b / 8) % 4 == 2 then return 14 end
-              if state ~= 2 then return 15 end
-              new = with(1, now, now + u('>I7', ARGV[3]))
-            end
-            call('SET', KEYS[1], new)
-            tell(r)
-            return 14
-            """)
+        """, time, tell, settle,
+        """
+        local e = u('>I7', r, 79)
+        local settled, state = settle(r, b, s, e, now)
+        local what = ARGV[2]
+        -- The record with another state, change and lease.
+        local function with(next, changed, lease)
+          return p('BB', 1, b - s + next) .. sub(r, 3, 71) .. p('>I7I7', changed, lease) .. sub(r, 86)
+        end
+        local new
+        if what == 'r' then
+          if state == 3 then return 15 end
+          call('DEL', KEYS[1])
+          call('ZREM', KEYS[2], sub(KEYS[1], -16))
+          tell(r)
+          return 14
+        elseif what == 's' then
+          if state == 4 then
+            if settled == r then return 14 end
+            new = settled
+          else
+            new = sub(with(4, now, now), 1, 90 + u('>I2', r, 89)) .. '\\1' .. ARGV[3]
+          end
+        elseif what == 'm' then
+          if state == 3 then return 14 end
+          if state ~= 1 then return 15 end
+          new = with(3, now, e)
+        elseif what == 'n' then
+          if state == 4 then return 15 end
+          call('SETRANGE', KEYS[1], 78, p('>I7', math.max(e, now + u('>I7', ARGV[3]))))
+          return 14
+        else
+          if state == 1 and math.floor(b / 8) % 4 == 2 then return 14 end
+          if state ~= 2 then return 15 end
+          new = with(1, now, now + u('>I7', ARGV[3]))
+        end
+        call('SET', KEYS[1], new)
+        tell(r)
+        return 14
+        """)
 
     // ARGV: owner, lease, least time, incarnation
     static let verify = Script(
-        common, """
-            local lease, floor, inc = u('>I7I7I2', ARGV[1], 17)
+        common,
+        """
+        local lease, floor, inc = u('>I7I7I2', ARGV[1], 17)
 
-            """, time, tell, settle, nextEpoch, """
-            local r = call('GET', KEYS[1])
-            if not r then return p('>BI7', 13, now) end
-            local v, b = byte(r, 1, 2)
-            local s = b and b % 8 or 0
-            if v ~= 1 or s == 0 or s > 5 or b > 127 then return p('>BI7', 9, now) .. r end
-            if s == 5 then return p('>BI7', 13, now) end
-            local e = u('>I7', r, 79)
-            local settled, state = settle(r, b, s, e, now)
-            if state ~= 4 and e > now then return p('>BI7', 13, now) end
-            local i, c = u('>I2I7', r, 63)
-            i, c = nextEpoch(i, c, inc, now)
-            local taken = p('BB', 1, math.floor(b / 32) * 32 + 16 + 2) .. sub(r, 3, 3) .. sub(ARGV[1], 1, 16) .. sub(r, 20, 62)
-              .. p('>I2I7I7I7', i, c, now, now + lease) .. sub(settled, 86)
-            call('SET', KEYS[1], taken)
-            tell(r)
-            return p('>BI7I7', 11, now, math.min(now, e)) .. taken
-            """)
+        """, time, tell, settle, nextEpoch,
+        """
+        local r = call('GET', KEYS[1])
+        if not r then return p('>BI7', 13, now) end
+        local v, b = byte(r, 1, 2)
+        local s = b and b % 8 or 0
+        if v ~= 1 or s == 0 or s > 5 or b > 127 then return p('>BI7', 9, now) .. r end
+        if s == 5 then return p('>BI7', 13, now) end
+        local e = u('>I7', r, 79)
+        local settled, state = settle(r, b, s, e, now)
+        if state ~= 4 and e > now then return p('>BI7', 13, now) end
+        local i, c = u('>I2I7', r, 63)
+        i, c = nextEpoch(i, c, inc, now)
+        local taken = p('BB', 1, math.floor(b / 32) * 32 + 16 + 2) .. sub(r, 3, 3) .. sub(ARGV[1], 1, 16) .. sub(r, 20, 62)
+          .. p('>I2I7I7I7', i, c, now, now + lease) .. sub(settled, 86)
+        call('SET', KEYS[1], taken)
+        tell(r)
+        return p('>BI7I7', 11, now, math.min(now, e)) .. taken
+        """)
 
     // KEYS: record, index, audit entries of the bucket that are not chained yet.
     // ARGV: what: a n f; least time, incarnation; outcome; the entry's first part
     static let decide = Script(
-        common, """
-            local floor, inc = u('>I7I2', ARGV[2])
+        common,
+        """
+        local floor, inc = u('>I7I2', ARGV[2])
 
-            """, time, tell, settle, nextEpoch, finish, parse, """
-            local r = call('GET', KEYS[1])
-            if not r then return 15 end
-            local v, b = byte(r, 1, 2)
-            local s = b and b % 8 or 0
-            if v ~= 1 or s == 0 or s > 5 or b > 127 then return 9 end
-            local function audit(epoch, state, next)
-              call('RPUSH', KEYS[3], p('>I7', now) .. sub(r, 52, 55) .. string.char(s) .. epoch .. string.char(state) .. next .. ARGV[4])
-            end
-            local none = string.rep('\\0', 9)
-            if ARGV[1] == 'f' then
-              if s ~= 5 then return 15 end
-              local _, _, key, epoch = parse(r)
-              if now >= key then return 15 end
-              call('DEL', KEYS[1])
-              audit(epoch, 0, none)
-              return 14
-            end
-            if s == 5 then return 15 end
-            local e = u('>I7', r, 79)
-            local settled, state = settle(r, b, s, e, now)
-            if state ~= 4 and e > now then return 15 end
-            if ARGV[1] == 'n' then
-              call('DEL', KEYS[1])
-              call('ZREM', KEYS[2], sub(KEYS[1], -16))
-              audit(sub(r, 63, 71), 0, none)
-            else
-              local i, c = u('>I2I7', r, 63)
-              i, c = nextEpoch(i, c, inc, now)
-              finish(r, b, s, i, c, now, '', ARGV[3])
-              audit(sub(r, 63, 71), 5, p('>I2I7', i, c))
-            end
-            tell(r)
-            return 14
-            """)
+        """, time, tell, settle, nextEpoch, finish, parse,
+        """
+        local r = call('GET', KEYS[1])
+        if not r then return 15 end
+        local v, b = byte(r, 1, 2)
+        local s = b and b % 8 or 0
+        if v ~= 1 or s == 0 or s > 5 or b > 127 then return 9 end
+        local function audit(epoch, state, next)
+          call('RPUSH', KEYS[3], p('>I7', now) .. sub(r, 52, 55) .. string.char(s) .. epoch .. string.char(state) .. next .. ARGV[4])
+        end
+        local none = string.rep('\\0', 9)
+        if ARGV[1] == 'f' then
+          if s ~= 5 then return 15 end
+          local _, _, key, epoch = parse(r)
+          if now >= key then return 15 end
+          call('DEL', KEYS[1])
+          audit(epoch, 0, none)
+          return 14
+        end
+        if s == 5 then return 15 end
+        local e = u('>I7', r, 79)
+        local settled, state = settle(r, b, s, e, now)
+        if state ~= 4 and e > now then return 15 end
+        if ARGV[1] == 'n' then
+          call('DEL', KEYS[1])
+          call('ZREM', KEYS[2], sub(KEYS[1], -16))
+          audit(sub(r, 63, 71), 0, none)
+        else
+          local i, c = u('>I2I7', r, 63)
+          i, c = nextEpoch(i, c, inc, now)
+          finish(r, b, s, i, c, now, '', ARGV[3])
+          audit(sub(r, 63, 71), 5, p('>I2I7', i, c))
+        end
+        tell(r)
+        return 14
+        """)
 
     // ARGV: least time; 1 if the caller watches
     static let read = Script(
-        common, """
-            local floor = u('>I7', ARGV[1])
+        common,
+        """
+        local floor = u('>I7', ARGV[1])
 
-            """, time, """
-            local r = call('GET', KEYS[1])
-            if not r then return p('>BI7', 13, now) end
-            if ARGV[2] == '1' then
-              local v, b, f = byte(r, 1, 3)
-              if v == 1 and f and b % 8 ~= 5 and b < 128 and f % 32 < 16 then call('SETRANGE', KEYS[1], 2, string.char(f + 16)) end
-            end
-            return p('>BI7', 3, now) .. r
-            """)
+        """, time,
+        """
+        local r = call('GET', KEYS[1])
+        if not r then return p('>BI7', 13, now) end
+        if ARGV[2] == '1' then
+          local v, b, f = byte(r, 1, 3)
+          if v == 1 and f and b % 8 ~= 5 and b < 128 and f % 32 < 16 then call('SETRANGE', KEYS[1], 2, string.char(f + 16)) end
+        end
+        return p('>BI7', 3, now) .. r
+        """)
 
     // KEYS: record. ARGV: least time. Takes an outcome (1) or a key (2) that has outlived its retention.
     static let strip = Script(
-        common, """
-            local floor = u('>I7', ARGV[1])
+        common,
+        """
+        local floor = u('>I7', ARGV[1])
 
-            """, time, parse, """
-            local r = call('GET', KEYS[1])
-            if not r then return 0 end
-            local v, b = byte(r, 1, 2)
-            if v ~= 1 or not b or b > 127 or b % 8 ~= 5 then return 0 end
-            local f, response, key, epoch, o, length = parse(r)
-            if now >= key then
-              call('DEL', KEYS[1])
-              return 2
-            end
-            if f % 16 >= 8 and now >= response then
-              call('SET', KEYS[1], sub(r, 1, 2) .. string.char(f - 8) .. sub(r, 4, o + length - 1),
-                'PXAT', string.format('%.0f', math.floor(key / 1000) + \(grace)))
-              return 1
-            end
-            return 0
-            """)
+        """, time, parse,
+        """
+        local r = call('GET', KEYS[1])
+        if not r then return 0 end
+        local v, b = byte(r, 1, 2)
+        if v ~= 1 or not b or b > 127 or b % 8 ~= 5 then return 0 end
+        local f, response, key, epoch, o, length = parse(r)
+        if now >= key then
+          call('DEL', KEYS[1])
+          return 2
+        end
+        if f % 16 >= 8 and now >= response then
+          call('SET', KEYS[1], sub(r, 1, 2) .. string.char(f - 8) .. sub(r, 4, o + length - 1),
+            'PXAT', string.format('%.0f', math.floor(key / 1000) + \(grace)))
+          return 1
+        end
+        return 0
+        """)
 }

@@ -56,15 +56,18 @@ struct ServerFacts: Sendable {
         guard numbers.count >= 2, (numbers[0], numbers[1]) >= Self.leastVersion else {
             throw StoreError(
                 .serverTooOld,
-                "Redis at \(endpoint) is version \(version.isEmpty ? "unknown" : version), and at least \(Self.leastVersion.0).\(Self.leastVersion.1) is needed. Remedy: upgrade it.")
+                "Redis at \(endpoint) is version \(version.isEmpty ? "unknown" : version), and at least \(Self.leastVersion.0).\(Self.leastVersion.1) is needed. Remedy: upgrade it."
+            )
         }
         if isReplica {
-            throw StoreError(.readOnlyReplica, "Redis at \(endpoint) is a replica that takes no writes. Remedy: name the primary in the store's URL.")
+            throw StoreError(
+                .readOnlyReplica, "Redis at \(endpoint) is a replica that takes no writes. Remedy: name the primary in the store's URL.")
         }
         guard eviction == "noeviction" else {
             throw StoreError(
                 .evicting,
-                "Redis at \(endpoint) may throw records away to make room (maxmemory-policy \(eviction.isEmpty ? "unknown" : eviction)): keys would run twice. Remedy: CONFIG SET maxmemory-policy noeviction, and the same in redis.conf; give caches a Redis of their own.")
+                "Redis at \(endpoint) may throw records away to make room (maxmemory-policy \(eviction.isEmpty ? "unknown" : eviction)): keys would run twice. Remedy: CONFIG SET maxmemory-policy noeviction, and the same in redis.conf; give caches a Redis of their own."
+            )
         }
         if isClusterNode, !isCluster {
             throw StoreError(.misconfigured, "Redis at \(endpoint) is a node of a cluster. Remedy: write redis+cluster://\(endpoint).")
