@@ -58,6 +58,10 @@ public final class RedisStore: OperationStore {
         if let count = location.waitForReplicas, configuration.waitForReplicas == nil {
             configuration.waitForReplicas = (count, location.waitTimeout)
         }
+        if let wait = configuration.waitForReplicas {
+            // A server that waits for its replicas is not dead.
+            configuration.patience = max(configuration.patience, wait.timeout * 2)
+        }
         let engine = try Engine(location, configuration, environment, time: time)
         do throws(StoreError) {
             let facts = try await engine.open()
