@@ -36,6 +36,7 @@ let metrics: Target.Dependency = .product(name: "Metrics", package: "swift-metri
 let unixSignals: Target.Dependency = .product(name: "UnixSignals", package: "swift-service-lifecycle")
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 
 let package = Package(
@@ -46,6 +47,7 @@ let package = Package(
         .library(name: "Semel", targets: ["Semel"]),
         .library(name: "SemelSQLite", targets: ["SemelSQLite"]),
         .library(name: "SemelPostgres", targets: ["SemelPostgres"]),
+        .library(name: "SemelRedis", targets: ["SemelRedis"]),
         .library(name: "SemelHTTP", targets: ["SemelHTTP"]),
         .library(name: "SemelHummingbird", targets: ["SemelHummingbird"]),
         .library(name: "SemelTesting", targets: ["SemelTesting"]),
@@ -83,6 +85,8 @@ let package = Package(
         library("SemelSQLite", ["Semel", "CSQLite", logging, crypto], staying),
         .systemLibrary(name: "CPostgres", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         library("SemelPostgres", ["Semel", .target(name: "CPostgres", condition: .when(traits: ["Postgres"]))], staying),
+
+        library("SemelRedis", ["Semel", nioCore, nioPosix, nioSSL, logging, crypto], staying),
 
         // HTTP: the rules, without a server; and their thin adapters.
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
@@ -129,6 +133,7 @@ let package = Package(
         .target(name: "TestServers", dependencies: ["Semel", "ChildProcesses"], path: "Tests/Support/TestServers", swiftSettings: settings),
         // A proxy that delays, cuts and stops a connection to a real server.
         .target(name: "TestProxy", dependencies: ["Semel"], path: "Tests/Support/TestProxy", swiftSettings: settings),
+        tests("SemelRedisTests", ["SemelRedis", "SemelTesting", "ChildProcesses", "TestProxy", nioCore, nioPosix, nioSSL, crypto]),
         tests("SemelHTTPTests", ["SemelHTTP", "SemelHummingbird", "SemelTesting", "CZlib", hummingbird, asyncHTTPClient, httpTypes, nioCore, nioPosix, nioHTTP1, logging]),
         // Real processes, killed at named places. They need the executables, which `swift build --build-tests` builds.
         tests("SemelCrashTests", ["ChildProcesses", "Semel", "semel", "payments", asyncHTTPClient, nioCore, nioHTTP1]),

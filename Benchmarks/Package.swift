@@ -21,6 +21,7 @@ let package = Package(
                 "CBaseline",
                 .product(name: "SemelSQLite", package: "semel"),
                 .product(name: "SemelPostgres", package: "semel"),
+                .product(name: "SemelRedis", package: "semel"),
                 .product(name: "SemelHummingbird", package: "semel"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
