@@ -41,6 +41,7 @@ let package = Package(
         .library(name: "SemelCore", targets: ["SemelCore"]),
         .library(name: "Semel", targets: ["Semel"]),
         .library(name: "SemelSQLite", targets: ["SemelSQLite"]),
+        .library(name: "SemelMySQL", targets: ["SemelMySQL"]),
         .library(name: "SemelHTTP", targets: ["SemelHTTP"]),
         .library(name: "SemelHummingbird", targets: ["SemelHummingbird"]),
         .library(name: "SemelTesting", targets: ["SemelTesting"]),
@@ -48,7 +49,8 @@ let package = Package(
     ],
     traits: [
         .trait(name: "JWT", description: "Scopes taken from a verified JSON Web Token (needs jwt-kit)."),
-        .default(enabledTraits: ["JWT"]),
+        .trait(name: "MySQL", description: "The store in MySQL or MariaDB (needs libmariadb)."),
+        .default(enabledTraits: ["JWT", "MySQL"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -75,6 +77,8 @@ let package = Package(
         // Stores.
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         library("SemelSQLite", ["Semel", "CSQLite", logging, crypto]),
+        .systemLibrary(name: "CMariaDB", pkgConfig: "libmariadb", providers: [.apt(["libmariadb-dev"])]),
+        library("SemelMySQL", ["Semel", .target(name: "CMariaDB", condition: .when(traits: ["MySQL"])), crypto]),
 
         // HTTP: the rules, without a server; and their thin adapters.
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
@@ -116,6 +120,7 @@ let package = Package(
         // A process to kill, and a disk to break, for the tests of the embedded store.
         executable("store-worker", ["SemelSQLite"], path: "Tests/Support/StoreWorker"),
         .target(name: "FaultyDisk", dependencies: ["CSQLite"], path: "Tests/Support/FaultyDisk"),
+        tests("SemelMySQLTests", ["SemelMySQL", "SemelTesting", crypto]),
         tests("SemelHTTPTests", ["SemelHTTP", "SemelHummingbird", "SemelTesting", "CZlib", hummingbird, asyncHTTPClient, httpTypes, nioCore, nioPosix, nioHTTP1, logging]),
         // Real processes, killed at named places. They need the executables, which `swift build --build-tests` builds.
         tests("SemelCrashTests", ["ChildProcesses", "Semel", "semel", "payments", asyncHTTPClient, nioCore, nioHTTP1]),
