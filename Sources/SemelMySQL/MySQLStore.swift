@@ -38,7 +38,7 @@ public final class MySQLStore: TransactionalStore {
     public init(url: String, configuration: Configuration = Configuration(), environment: Environment = .live) async throws(StoreError) {
         let target = try Target(url: url)
         shared = Shared(target, configuration, environment)
-        server = try await Self.onThread { [shared] in
+        server = try await Self.onThread {
             let connection = try Connection(to: target, timeout: configuration.timeout, counting: .changed)
             let server = try Server(connection, at: target.description)
             if configuration.migratesByItself {

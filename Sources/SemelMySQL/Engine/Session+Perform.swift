@@ -12,63 +12,78 @@ extension Session {
     func perform(
         _ request: ClaimRequest, _ row: RowID, _ body: (MySQLTransaction, Grant) throws -> AtomicStep
     ) throws -> Result<PositionedResult, any Error> {
-        // What a COMMIT without an answer was to make durable.
-        var sent: (outcome: Outcome, grant: Grant)?
+        var sent: Sent?
         return try persist { maybeDone in
-            if maybeDone, let sent {
-                try readClock()
-                let there = try lock([row])[row]
-                if there?.token == sent.grant.token, there?.state == RecordState.completed.rawValue {
-                    try connection.execute("COMMIT")
-                    shared.observations.signal(request.id)
-                    return .success(PositionedResult(result: .performed(sent.outcome, sent.grant), position: nil))
-                }
-                try startOver()
-            }
-            let held: Held
-            switch try hold(request, row) {
-            case .notRun(let result): return .success(PositionedResult(result: .notRun(result), position: nil))
-            case .held(let now): held = now
-            }
-
-            let transaction = MySQLTransaction(connection, isReadOnly: false)
-            let step: AtomicStep
-            do {
-                defer { transaction.end() }
-                step = try body(transaction, held.grant)
-            } catch {
-                if let fatal = transaction.fatalError { throw fatal }
-                try startOver()
-                return .failure(error)
-            }
-            if let fatal = transaction.fatalError { throw fatal }
-
-            var final = held
-            if case .fail = step {
-                // Its writes go, and so does the claim; it is claimed anew for the outcome alone.
-                try startOver()
-                switch try hold(request, row) {
-                case .notRun(let result): return .success(PositionedResult(result: .notRun(result), position: nil))
-                case .held(let now): final = now
-                }
-            }
-            let transition = Transition(id: request.id, token: final.grant.token, change: .complete(step.outcome))
-            guard case (.applied, .put(let completed)) = RecordMachine.apply(transition, to: final.claimed, at: now) else { throw Conflict() }
-            try overwrite([Row(row, request.id, completed)])
-            if !shared.isKept(request.policy.hash) { try keep([request.policy]) }
-            sent = (step.outcome, final.grant)
-            try commit()
-            let position = connection.lastPosition
-            shared.noteKept([request.policy])
-            shared.observations.signal(request.id)
-            return .success(PositionedResult(result: .performed(step.outcome, final.grant), position: position))
+            try attempt(request, row, body, maybeDone ? sent : nil) { sent = $0 }
         }
+    }
+
+    /// What a COMMIT is to make durable.
+    private struct Sent {
+        let outcome: Outcome
+        let grant: Grant
+    }
+
+    /// - Parameter sent: what an earlier COMMIT without an answer was to make durable.
+    private func attempt(
+        _ request: ClaimRequest, _ row: RowID, _ body: (MySQLTransaction, Grant) throws -> AtomicStep, _ sent: Sent?,
+        willCommit: (Sent) -> Void
+    ) throws -> Result<PositionedResult, any Error> {
+        if let sent, try isCommitted(sent, row) {
+            shared.observations.signal(request.id)
+            return .success(PositionedResult(result: .performed(sent.outcome, sent.grant)))
+        }
+        var hold = try hold(request, row)
+        guard case .held(let first) = hold else { return .success(PositionedResult(result: hold.result)) }
+
+        let transaction = MySQLTransaction(connection, isReadOnly: false)
+        let outcome = Result { try body(transaction, first.grant) }
+        transaction.end()
+        if let fatal = transaction.fatalError { throw fatal }
+        let step: AtomicStep
+        switch outcome {
+        case .success(let chosen): step = chosen
+        case .failure(let error):
+            try startOver()
+            return .failure(error)
+        }
+        if case .fail = step {
+            // Its writes go, and so does the claim; it is claimed anew for the outcome alone.
+            try startOver()
+            hold = try self.hold(request, row)
+        }
+        guard case .held(let last) = hold else { return .success(PositionedResult(result: hold.result)) }
+
+        let transition = Transition(id: request.id, token: last.grant.token, change: .complete(step.outcome))
+        guard case (.applied, .put(let completed)) = RecordMachine.apply(transition, to: last.claimed, at: now) else { throw Conflict() }
+        try overwrite([Row(row, request.id, completed)])
+        if !shared.isKept(request.policy.hash) { try keep([request.policy]) }
+        willCommit(Sent(outcome: step.outcome, grant: last.grant))
+        try commit()
+        let position = connection.lastPosition
+        shared.noteKept([request.policy])
+        shared.observations.signal(request.id)
+        return .success(PositionedResult(result: .performed(step.outcome, last.grant), position: position))
+    }
+
+    private func isCommitted(_ sent: Sent, _ row: RowID) throws -> Bool {
+        try readClock()
+        let there = try lock([row])[row]
+        try startOver()
+        return there?.token == sent.grant.token && there?.state == RecordState.completed.rawValue
     }
 
     private enum Hold {
         case held(Held)
         /// The transaction has ended.
         case notRun(ClaimResult)
+
+        var result: AtomicResult {
+            switch self {
+            case .held(let held): .notRun(.granted(held.grant))
+            case .notRun(let result): .notRun(result)
+            }
+        }
     }
 
     /// Claims a key and stays in the transaction, with the key's row locked.
@@ -117,7 +132,7 @@ extension Session {
     }
 
     /// - Returns: whether the row is new.
-    private func insertNew(_ row: Row) throws -> Bool {
+    private func insertNew(_ row: Row) throws(MySQLError) -> Bool {
         var parameters = Parameters(reservingCapacity: row.byteCount)
         row.append(to: &parameters)
         do {
@@ -133,13 +148,8 @@ extension Session {
         try persist { _ in
             try connection.execute("START TRANSACTION READ ONLY")
             let transaction = MySQLTransaction(connection, isReadOnly: true)
-            let result: Result<Value, any Error>
-            do {
-                defer { transaction.end() }
-                result = .success(try body(transaction))
-            } catch {
-                result = .failure(error)
-            }
+            let result = Result { try body(transaction) }
+            transaction.end()
             if let fatal = transaction.fatalError { throw fatal }
             try startOver()
             return result

@@ -1,5 +1,5 @@
 #if MySQL
-import Semel
+public import Semel
 
 /// The transaction that a body of ``MySQLStore/perform(_:_:)`` shares with the record of its operation: READ COMMITTED, times
 /// in UTC, strict mode.
@@ -79,5 +79,10 @@ public struct PositionedResult: Hashable, Sendable {
     /// for, or a position to be kept beside the result. `nil` when nothing was committed, when the server keeps no binary
     /// log, or when the answer to the COMMIT was lost and the result was found out afterwards.
     public var position: String?
+
+    init(result: AtomicResult, position: String? = nil) {
+        self.result = result
+        self.position = position
+    }
 }
 #endif
