@@ -38,19 +38,14 @@ final class Connection {
         mysql_options(handle, MYSQL_OPT_MAX_ALLOWED_PACKET, &largest)
         target.encryption.apply(to: handle)
         let flags: UInt = counting == .matched ? 2 : 0  // CLIENT_FOUND_ROWS
-        guard
+        let isConnected =
             mysql_real_connect(
-                handle, target.socket == nil ? target.host : nil, target.user, target.password, target.database.isEmpty ? nil : target.database,
+                handle, target.socket == nil ? target.host : nil, target.user, target.password, target.database,
                 UInt32(target.port), target.socket, flags) != nil
-        else {
-            let error = Self.error(handle)
-            mysql_close(handle)
-            isMariaDB = false
-            version = 0
-            throw error
-        }
-        isMariaDB = mariadb_connection(handle) != 0
-        version = Int(mysql_get_server_version(handle))
+        isMariaDB = isConnected && mariadb_connection(handle) != 0
+        version = isConnected ? Int(mysql_get_server_version(handle)) : 0
+        // From here on the deinitializer closes it, also when this throws.
+        if !isConnected { throw Self.error(handle) }
     }
 
     deinit {

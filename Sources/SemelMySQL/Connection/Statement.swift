@@ -22,10 +22,8 @@ final class Statement {
         let metadata = failure == 0 ? mysql_stmt_result_metadata(handle) : nil
         output = metadata.map { Output($0) }
         if let metadata { mysql_free_result(metadata) }
-        guard failure == 0 else {
-            defer { mysql_stmt_close(handle) }
-            throw Self.error(handle)
-        }
+        // From here on the deinitializer closes it, also when this throws.
+        guard failure == 0 else { throw Self.error(handle) }
     }
 
     deinit { mysql_stmt_close(handle) }
