@@ -107,7 +107,6 @@ final class Lane: Sendable {
                     }
                 }
                 flush()
-                session.rest()
             case .sleep:
                 if wake.wait(timeout: .now() + Self.silence) == .timedOut { session.stayAlive() }
             case .close:

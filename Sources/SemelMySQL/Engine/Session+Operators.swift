@@ -292,7 +292,6 @@ extension Session {
                     }
                 }
             }
-            try noteTime()
             try overwrite(overwritten.sorted { $0.id < $1.id })
             var removedCount = 0
             removed.sort()
@@ -304,6 +303,8 @@ extension Session {
                 removedCount += try connection.statement(Tables.delete[size]!).execute(parameters)
             }
             guard removedCount == removed.count else { throw Conflict() }
+            // What was forgotten must not come back by a clock that is set back.
+            try noteTime()
             try commit()
             // Everything that is due is being worked on: come back later.
             return removed.isEmpty && overwritten.isEmpty ? nil : report

@@ -145,8 +145,10 @@ final class Session {
 
     /// Makes the transaction durable; what it wrote may be answered when this returns.
     func commit() throws {
+        // About once a second, and last: whoever holds that row waits for nobody any more.
+        if now.retention - seen >= .seconds(1) { try noteTime() }
         failpoints.pass(.beforeCommit)
-        do {
+        do throws(MySQLError) {
             try connection.execute("COMMIT")
         } catch let error where error.isDeadlock || error.code == 1180 {
             // A cluster refused it, or the engine did: it was undone.
@@ -197,18 +199,6 @@ final class Session {
     /// A row with an epoch as high as this one may go: no time that is still in use gives one as low (``Tables/freeTime``).
     var forgettableEpoch: Epoch {
         Epoch.zero.next(at: Timestamp(microseconds: now.retention.microseconds - Tables.freeTime.microseconds), in: incarnation)
-    }
-
-    /// After the answers: notes the time, so that it never goes back by more than a second.
-    func rest() {
-        guard open != nil, now.retention - seen >= .seconds(1) else { return }
-        do {
-            try noteTime()
-            try connection.execute("COMMIT")
-        } catch {
-            // Nothing rests on it: the next one notes a later time.
-            rollBack()
-        }
     }
 
     /// Writes the time into the transaction under way.
