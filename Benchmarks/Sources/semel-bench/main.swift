@@ -2,10 +2,11 @@ import Foundation
 
 // semel-bench: every figure as a ratio against the engine's own limit, measured in the same run.
 //
-// usage: semel-bench [suite …]      suites: sqlite, http
+// usage: semel-bench [suite …]      suites: sqlite, http, mysql
 let suites: [(name: String, run: () async throws -> Report)] = [
     ("sqlite", { try await SQLiteSuite().run() }),
     ("http", { try await HTTPSuite().run() }),
+    ("mysql", { try await MySQLSuite().run() }),
 ]
 
 let wanted = CommandLine.arguments.dropFirst()
