@@ -1,7 +1,9 @@
 #if MySQL
+public import Semel
+
 extension MySQLStore {
     /// How the store works with its database.
-    public struct Configuration: Hashable, Sendable {
+    public struct Configuration: Sendable {
         /// How many connections, each with a thread of its own, take claims and transitions; and as many more, once they are
         /// needed, take the caller's transactions. A key always goes to the same one.
         public var connections: Int
@@ -17,10 +19,12 @@ extension MySQLStore {
         public var migrations: [[String]]
         /// Whether what has outlived its retention is removed without ``MySQLStore/purge(limit:)``, once a minute.
         public var purgesByItself: Bool
+        /// Where the sizes of batches are counted; `nil` for nowhere.
+        public var metrics: StoreMetrics?
 
         public init(
             connections: Int = 4, timeout: Duration = .seconds(10), patience: Duration = .seconds(5), migratesByItself: Bool = true,
-            migrations: [[String]] = [], purgesByItself: Bool = true
+            migrations: [[String]] = [], purgesByItself: Bool = true, metrics: StoreMetrics? = nil
         ) {
             self.connections = max(1, connections)
             self.timeout = timeout
@@ -28,6 +32,7 @@ extension MySQLStore {
             self.migratesByItself = migratesByItself
             self.migrations = migrations
             self.purgesByItself = purgesByItself
+            self.metrics = metrics
         }
     }
 }

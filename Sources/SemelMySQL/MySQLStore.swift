@@ -239,14 +239,16 @@ public final class MySQLStore: TransactionalStore {
         try await lanes[0].submit { try $0.operation(reference) }
     }
 
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
         let row = RowID(id)
-        return try await lane(of: row).submit { try $0.resolve(id, row, as: resolution, by: act) }
+        return try await lane(of: row).submit { try $0.resolve(id, row, as: resolution, by: act, expecting: epoch) }
     }
 
-    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+    public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
         let row = RowID(id)
-        return try await lane(of: row).submit { try $0.forget(id, row, by: act) }
+        return try await lane(of: row).submit { try $0.forget(id, row, by: act, expecting: epoch) }
     }
 
     public func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] {

@@ -39,6 +39,7 @@ final class Batch {
             answers = Array(repeating: nil, count: items.count)
             try transact(maybeDone: maybeDone, completesSimply: false)
         }
+        if !changed.isEmpty { session.shared.configuration.metrics?.batch(of: items.count) }
         session.shared.noteKept(Array(policies.values))
         let observations = session.shared.observations
         if !observations.isEmpty { for id in changed { observations.signal(id) } }

@@ -20,7 +20,8 @@ extension Session {
                 try startOver()
                 return Grant(
                     kind: .verify, token: record.token, leaseRemaining: record.leaseUntil - now.lease, attempt: record.attempt,
-                    previousChange: record.changedAt, createdAt: record.createdAt, grantedAt: now.retention, policy: record.policy)
+                    previousChange: record.changedAt, createdAt: record.createdAt, grantedAt: now.retention, policy: record.policy,
+                    traceID: record.traceID)
             }
             let (grant, change) = RecordMachine.verify(
                 stored.record, owner: owner, lease: lease, at: now, nextEpoch: { nextEpoch(after: max($0, stored.epoch)) })
@@ -29,14 +30,17 @@ extension Session {
         }
     }
 
-    func resolve(_ id: OperationID, _ row: RowID, as resolution: Resolution, by act: OperatorAct) throws -> TransitionResult {
+    func resolve(
+        _ id: OperationID, _ row: RowID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) throws -> TransitionResult {
         try decide(id, row, act, resolution.action) { stored in
-            RecordMachine.resolve(resolution, on: stored.record, at: now, nextEpoch: { nextEpoch(after: max($0, stored.epoch)) })
+            RecordMachine.resolve(
+                resolution, on: stored.record, expecting: epoch, at: now, nextEpoch: { nextEpoch(after: max($0, stored.epoch)) })
         }
     }
 
-    func forget(_ id: OperationID, _ row: RowID, by act: OperatorAct) throws -> TransitionResult {
-        try decide(id, row, act, "forget") { stored in RecordMachine.forget(stored.record, at: now) }
+    func forget(_ id: OperationID, _ row: RowID, by act: OperatorAct, expecting epoch: Epoch?) throws -> TransitionResult {
+        try decide(id, row, act, "forget") { stored in RecordMachine.forget(stored.record, expecting: epoch, at: now) }
     }
 
     private func decide(
