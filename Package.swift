@@ -46,6 +46,7 @@ let package = Package(
         .library(name: "Semel", targets: ["Semel"]),
         .library(name: "SemelSQLite", targets: ["SemelSQLite"]),
         .library(name: "SemelMySQL", targets: ["SemelMySQL"]),
+        .library(name: "SemelPostgres", targets: ["SemelPostgres"]),
         .library(name: "SemelHTTP", targets: ["SemelHTTP"]),
         .library(name: "SemelHummingbird", targets: ["SemelHummingbird"]),
         .library(name: "SemelTesting", targets: ["SemelTesting"]),
@@ -54,7 +55,8 @@ let package = Package(
     traits: [
         .trait(name: "JWT", description: "Scopes taken from a verified JSON Web Token (needs jwt-kit)."),
         .trait(name: "MySQL", description: "The store in MySQL or MariaDB (needs libmariadb)."),
-        .default(enabledTraits: ["JWT", "MySQL"]),
+        .trait(name: "Postgres", description: "The store on PostgreSQL (needs libpq)."),
+        .default(enabledTraits: ["JWT", "MySQL", "Postgres"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -82,7 +84,9 @@ let package = Package(
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         library("SemelSQLite", ["Semel", "CSQLite", logging, crypto], staying),
         .systemLibrary(name: "CMariaDB", pkgConfig: "libmariadb", providers: [.apt(["libmariadb-dev"])]),
-        library("SemelMySQL", ["Semel", .target(name: "CMariaDB", condition: .when(traits: ["MySQL"])), crypto]),
+        library("SemelMySQL", ["Semel", .target(name: "CMariaDB", condition: .when(traits: ["MySQL"])), crypto], staying),
+        .systemLibrary(name: "CPostgres", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
+        library("SemelPostgres", ["Semel", .target(name: "CPostgres", condition: .when(traits: ["Postgres"]))], staying),
 
         // HTTP: the rules, without a server; and their thin adapters.
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
@@ -94,7 +98,7 @@ let package = Package(
 
         // The program.
         library("SemelServer", [
-            "SemelHTTP", "SemelSQLite", hummingbird, asyncHTTPClient, httpTypes, lifecycle, logging, metrics, crypto,
+            "SemelHTTP", "SemelSQLite", "SemelPostgres", "SemelMySQL", hummingbird, asyncHTTPClient, httpTypes, lifecycle, logging, metrics, crypto,
             nioCore, nioPosix, nioHTTP1,
             .product(name: "HummingbirdCore", package: "hummingbird"),
             .product(name: "HummingbirdTLS", package: "hummingbird"),
@@ -105,7 +109,7 @@ let package = Package(
             .product(name: "JWTKit", package: "jwt-kit", condition: .when(traits: ["JWT"])),
         ]),
         executable("semel", [
-            "SemelServer", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            "SemelServer", "SemelPostgres", "SemelMySQL", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
         ]),
 
         // For tests, ours and our users'. Production never imports it.
@@ -124,7 +128,12 @@ let package = Package(
         // A process to kill, and a disk to break, for the tests of the embedded store.
         executable("store-worker", ["SemelSQLite"], path: "Tests/Support/StoreWorker"),
         .target(name: "FaultyDisk", dependencies: ["CSQLite"], path: "Tests/Support/FaultyDisk"),
-        tests("SemelMySQLTests", ["SemelMySQL", "SemelTesting", crypto]),
+        tests("SemelMySQLTests", ["SemelMySQL", "SemelTesting", "TestProxy", "TestServers"]),
+        tests("SemelPostgresTests", ["SemelPostgres", "SemelTesting", "TestProxy", "TestServers"]),
+        // Real servers, started by scripts/servers.
+        .target(name: "TestServers", dependencies: ["Semel", "ChildProcesses"], path: "Tests/Support/TestServers", swiftSettings: settings),
+        // A proxy that delays, cuts and stops a connection to a real server.
+        .target(name: "TestProxy", dependencies: ["Semel"], path: "Tests/Support/TestProxy", swiftSettings: settings),
         tests("SemelHTTPTests", ["SemelHTTP", "SemelHummingbird", "SemelTesting", "CZlib", hummingbird, asyncHTTPClient, httpTypes, nioCore, nioPosix, nioHTTP1, logging]),
         // Real processes, killed at named places. They need the executables, which `swift build --build-tests` builds.
         tests("SemelCrashTests", ["ChildProcesses", "Semel", "semel", "payments", asyncHTTPClient, nioCore, nioHTTP1]),

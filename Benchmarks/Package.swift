@@ -24,6 +24,7 @@ let package = Package(
                 "CMySQLBaseline",
                 .product(name: "SemelSQLite", package: "semel"),
                 .product(name: "SemelMySQL", package: "semel"),
+                .product(name: "SemelPostgres", package: "semel"),
                 .product(name: "SemelHummingbird", package: "semel"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),

@@ -38,7 +38,7 @@ public final class MySQLStore: TransactionalStore {
     public init(url: String, configuration: Configuration = Configuration(), environment: Environment = .live) async throws(StoreError) {
         let target = try Target(url: url)
         shared = Shared(target, configuration, environment)
-        server = try await Self.onThread {
+        server = try await Self.onThread(shared) {
             let connection = try Connection(to: target, timeout: configuration.timeout, counting: .changed)
             let server = try Server(connection, at: target.description)
             if configuration.migratesByItself {
@@ -47,8 +47,6 @@ public final class MySQLStore: TransactionalStore {
                 try Schema.require(connection, at: target.description)
             }
             return server
-        } failure: { [shared] error in
-            error as? StoreError ?? (error as? MySQLError).map(shared.storeError) ?? StoreError(.unavailable, "\(target.description): \(error)")
         }
         capabilities = StoreCapabilities(engine: "mysql", durability: server.durability, isTransactional: true)
         let lanes = (0..<configuration.connections).map { [shared] in Lane(shared, "semel-mysql-\($0)", counting: .changed) }
@@ -68,25 +66,52 @@ public final class MySQLStore: TransactionalStore {
         for lane in lanes + transactionLanes.withLock({ Array($0.values) }) { await lane.close() }
     }
 
-    /// Makes the store's tables, or brings them to this program's version, and runs the caller's migrations.
-    public static func migrate(url: String, migrations: [[String]] = []) async throws(StoreError) {
-        let store = try await MySQLStore(url: url, configuration: Configuration(migrations: migrations, purgesByItself: false))
-        await store.close()
+    // MARK: Before it is opened
+
+    /// Reads a URL without connecting.
+    /// - Returns: its place, without user or password.
+    /// - Throws: `misconfigured`.
+    public static func place(of url: String) throws(StoreError) -> String { try Target(url: url).description }
+
+    /// Looks at a server without changing anything; what is wrong is among the inspection's problems.
+    /// - Throws: what keeps it from being looked at.
+    public static func inspect(
+        _ url: String, configuration: Configuration = Configuration(), environment: Environment = .live
+    ) async throws(StoreError) -> MySQLInspection {
+        let target = try Target(url: url)
+        return try await onThread(Shared(target, configuration, environment)) {
+            try MySQLInspection(Connection(to: target, timeout: configuration.timeout, counting: .changed), at: target.description)
+        }
     }
 
+    /// Makes the store's tables, or brings older ones to this version, and runs the caller's migrations. Safe to run from
+    /// several places at once.
+    /// - Returns: the version found (0 for none) and the version now.
+    @discardableResult
+    public static func migrate(
+        _ url: String, configuration: Configuration = Configuration(), environment: Environment = .live
+    ) async throws(StoreError) -> (from: Int, to: Int) {
+        let target = try Target(url: url)
+        return try await onThread(Shared(target, configuration, environment)) {
+            let connection = try Connection(to: target, timeout: configuration.timeout, counting: .changed)
+            _ = try Server(connection, at: target.description)
+            let found = try Schema.migrate(connection, with: configuration.migrations, at: target.description)
+            return (Int(found), Int(Schema.version))
+        }
+    }
+
+    /// Blocks a thread of its own, and not one of the pool.
     private static func onThread<Value: Sendable>(
-        _ body: @escaping @Sendable () throws -> Value, failure: @escaping @Sendable (any Error) -> StoreError
+        _ shared: Shared, _ body: @escaping @Sendable () throws -> Value
     ) async throws(StoreError) -> Value {
         let result = await withUnsafeContinuation { (caller: UnsafeContinuation<Result<Value, StoreError>, Never>) in
-            let thread = Thread {
+            Thread.detachNewThread {
                 do {
                     caller.resume(returning: .success(try body()))
                 } catch {
-                    caller.resume(returning: .failure(failure(error)))
+                    caller.resume(returning: .failure(shared.storeError(error)))
                 }
             }
-            thread.stackSize = 1 << 20
-            thread.start()
         }
         return try result.get()
     }

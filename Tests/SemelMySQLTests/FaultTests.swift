@@ -2,6 +2,8 @@
 import Foundation
 import Semel
 @testable import SemelMySQL
+import TestProxy
+import TestServers
 import Testing
 
 @Suite("Faults of the server and of the way to it, on the store in MariaDB")
@@ -9,11 +11,11 @@ struct FaultTests {
     // MARK: Answers that are lost
 
     /// A store that reaches its server through a proxy, and another that reaches it directly.
-    private func throughProxy(_ body: (MySQLStore, _ direct: MySQLStore, Proxy, _ url: String) async throws -> Void) async throws {
+    private func throughProxy(_ body: (MySQLStore, _ direct: MySQLStore, TestProxy, _ url: String) async throws -> Void) async throws {
         try await withDatabase { url in
             let parts = url.split(separator: ":")
             let end = parts.last!.split(separator: "/")
-            let proxy = try Proxy(to: Int(end[0])!)
+            let proxy = try TestProxy(to: Int(end[0])!)
             defer { proxy.end() }
             let direct = try await MySQLStore(url: url, configuration: quiet())
             let store = try await MySQLStore(url: "mysql://root@127.0.0.1:\(proxy.port)/\(end[1])", configuration: quiet())
@@ -27,13 +29,13 @@ struct FaultTests {
     func lostClaim() async throws {
         try await throughProxy { store, direct, proxy, _ in
             _ = try await store.granted(request(key("warm")))
-            proxy.arm(.dropAnswer(to: "COMMIT"))
+            proxy.cut(whenSaid: "COMMIT", isHeard: true)
             let grant = try await store.granted(request(key("a")))
-            #expect(proxy.fired == 1)
+            #expect(proxy.cuts == 1)
             guard case .inProgress = try await direct.claim(request(key("a"), 2)) else { return _ = Issue.record("it was granted twice") }
-            proxy.arm(.dropAnswer(to: "COMMIT"))
+            proxy.cut(whenSaid: "COMMIT", isHeard: true)
             #expect(try await store.apply(.complete(outcome("done"), retention: Retention(response: .zero, key: .seconds(60))), to: key("a"), token: grant.token) == .applied)
-            #expect(proxy.fired == 2)
+            #expect(proxy.cuts == 2)
             #expect(try await direct.claim(request(key("a"), 2)) == .expired)
         }
     }
@@ -42,9 +44,9 @@ struct FaultTests {
     func lostStatement() async throws {
         try await throughProxy { store, direct, proxy, _ in
             _ = try await store.granted(request(key("warm")))
-            proxy.arm(.dropStatement("COMMIT"))
+            proxy.cut(whenSaid: "COMMIT", isHeard: false)
             let grant = try await store.granted(request(key("a")))
-            #expect(proxy.fired == 1)
+            #expect(proxy.cuts == 1)
             #expect(try await direct.record(of: key("a"))?.token == grant.token)
         }
     }
@@ -55,9 +57,9 @@ struct FaultTests {
     func lostTransition(_ change: Transition.Change) async throws {
         try await throughProxy { store, direct, proxy, _ in
             let grant = try await store.granted(request(key("a")))
-            proxy.arm(.dropAnswer(to: "COMMIT"))
+            proxy.cut(whenSaid: "COMMIT", isHeard: true)
             #expect(try await store.apply(change, to: key("a"), token: grant.token) == .applied)
-            #expect(proxy.fired == 1)
+            #expect(proxy.cuts == 1)
             if case .release = change { #expect(try await direct.record(of: key("a")) == nil) }
         }
     }
@@ -69,14 +71,14 @@ struct FaultTests {
                 let grant = try await store.granted(request(key(id)))
                 _ = try await store.apply(.suspend(reason: "lost"), to: key(id), token: grant.token)
             }
-            proxy.arm(.dropAnswer(to: "COMMIT"))
+            proxy.cut(whenSaid: "COMMIT", isHeard: true)
             let act = OperatorAct(actor: "olga", reason: "looked")
             #expect(try await store.resolve(key("a"), as: .notApplied, by: act) == .applied)
             #expect(try await direct.audit(after: 0, limit: 9).map(\.action) == ["resolve-not-applied"])
-            proxy.arm(.dropAnswer(to: "COMMIT"))
+            proxy.cut(whenSaid: "COMMIT", isHeard: true)
             let grant = try #require(try await store.verify(key("b"), owner: Owner(high: 5, low: 5), lease: .seconds(30)))
             #expect(try await direct.record(of: key("b"))?.token == grant.token)
-            #expect(proxy.fired == 2)
+            #expect(proxy.cuts == 2)
         }
     }
 
@@ -85,16 +87,15 @@ struct FaultTests {
         try await throughProxy { store, direct, proxy, url in
             try await withConnection(to: url) { try $0.execute("CREATE TABLE counter (n INT)") }
             let runs = Locked(0)
-            for (number, fault) in [Proxy.Fault.dropAnswer(to: "COMMIT"), .dropStatement("COMMIT"), .dropAnswer(to: "INSERT INTO counter")].enumerated() {
-                // So that the statement travels as text, prepared anew in a connection of its own, the connection is a fresh one.
+            for (number, (words, isHeard)) in [("COMMIT", true), ("COMMIT", false), ("INSERT INTO counter", true)].enumerated() {
                 runs.withLock { $0 = 0 }
-                proxy.arm(fault)
+                proxy.cut(whenSaid: words, isHeard: isHeard)
                 let result = try await store.perform(request(key("\(number)"))) { transaction, _ in
                     runs.withLock { $0 += 1 }
                     try transaction.execute("INSERT INTO counter VALUES (\(number))")
                     return .commit(outcome("\(number)"))
                 }
-                #expect(proxy.fired == number + 1)
+                #expect(proxy.cuts == number + 1)
                 guard case .performed(outcome("\(number)"), _) = result else { return _ = Issue.record("\(result)") }
                 let rows = try await direct.read { try $0.query("SELECT COUNT(*) FROM counter WHERE n = \(number)")[0][0] }
                 #expect(rows == 1)
@@ -147,10 +148,9 @@ struct FaultTests {
     }
 
     /// Loads a store while faults happen to its server, and then holds every answer to what is there.
-    private func storm(_ faults: (TestServer) async throws -> Void) async throws {
-        let server = try TestServer()
-        defer { server.end() }
-        try await withDatabase(on: server.url) { url in
+    private func storm(_ faults: (inout TestServer) async throws -> Void) async throws {
+        var server = try await ownServer()
+        try await withDatabase(on: server.address) { url in
             let configuration = MySQLStore.Configuration(
                 connections: 2, timeout: .seconds(2), patience: .seconds(1), purgesByItself: false)
             let store = try await MySQLStore(url: url, configuration: configuration)
@@ -159,7 +159,7 @@ struct FaultTests {
             try await withThrowingTaskGroup(of: Void.self) { group in
                 for caller in 0..<16 { group.addTask { await load(store, ledger, "\(caller)", until: isOver) } }
                 try await Task.sleep(for: .milliseconds(500))
-                try await faults(server)
+                try await faults(&server)
                 let before = ledger.withLock { $0.completed.count }
                 // After the last fault it goes on by itself.
                 var rounds = 0
@@ -189,9 +189,10 @@ struct FaultTests {
     func killed() async throws {
         try await storm { server in
             for _ in 0..<2 {
-                try await blocking { server.kill() }
+                server.signal(SIGKILL)
+                try await server.gone()
                 try await Task.sleep(for: .milliseconds(300))
-                try await blocking { try server.restart() }
+                server = try await server.restarted()
                 try await Task.sleep(for: .milliseconds(500))
             }
         }
@@ -208,13 +209,13 @@ struct FaultTests {
 
     @Test("without a server every call ends in time, with an error that says so, and the health says so too")
     func gone() async throws {
-        let server = try TestServer()
-        defer { server.end() }
-        try await withDatabase(on: server.url) { url in
+        var server = try await ownServer()
+        try await withDatabase(on: server.address) { url in
             let store = try await MySQLStore(
                 url: url, configuration: .init(connections: 1, timeout: .seconds(1), patience: .milliseconds(300), purgesByItself: false))
             _ = try await store.granted(request(key("a")))
-            try await blocking { server.kill() }
+            server.signal(SIGKILL)
+            try await server.gone()
             let start = ContinuousClock.now
             for _ in 0..<3 {
                 let error = await #expect(throws: StoreError.self) { try await store.claim(request(key("b"))) }
@@ -223,7 +224,7 @@ struct FaultTests {
             }
             #expect(ContinuousClock.now - start < .seconds(20))
             #expect(await store.health().isReady == false)
-            try await blocking { try server.restart() }
+            server = try await server.restarted()
             #expect(await store.health().isReady)
             guard case .inProgress = try await store.claim(request(key("a"), 2)) else { return _ = Issue.record("the claim is lost") }
             await store.close()

@@ -1,6 +1,7 @@
 #if MySQL
 import Semel
 @testable import SemelMySQL
+import TestServers
 import Testing
 
 @Suite("Opening the store in MariaDB: what cannot be used is said, with its remedy")
@@ -71,7 +72,16 @@ struct OpeningTests {
             #expect(missing.code == .missingSchema)
             #expect(missing.message.contains("semel store migrate"))
 
-            try await MySQLStore.migrate(url: url)
+            let before = try await MySQLStore.inspect(url)
+            #expect(before.schemaVersion == nil)
+            #expect(before.problems.map(\.code) == [.missingSchema])
+            #expect(before.serverVersion.hasPrefix("MariaDB "))
+            let (from, to) = try await MySQLStore.migrate(url)
+            #expect((from, to) == (0, 1))
+            let after = try await MySQLStore.inspect(url)
+            #expect(after.schemaVersion == 1)
+            #expect(after.problems.isEmpty)
+            #expect(abs(after.clockOffset / .seconds(1)) < 60)
             let store = try await MySQLStore(url: url, configuration: careful)
             _ = try await store.granted(request(key("a")))
             try await withConnection(to: url) { try $0.execute("UPDATE semel_state SET version = 99") }
@@ -105,9 +115,9 @@ struct OpeningTests {
 
     @Test("what the server keeps is declared: syncing decides, and a server that takes no writes is refused")
     func settings() async throws {
-        let server = try TestServer(options: ["--sync-binlog=0"])
-        defer { server.end() }
-        try await withDatabase(on: server.url) { url in
+        let server = try await ownServer("--sync-binlog=0")
+        defer { server.stop() }
+        try await withDatabase(on: server.address) { url in
             func durability() async throws -> StoreCapabilities.Durability {
                 let store = try await MySQLStore(url: url, configuration: quiet())
                 await store.close()
@@ -126,7 +136,6 @@ struct OpeningTests {
                 url: url, configuration: .init(connections: 1, patience: .milliseconds(100), purgesByItself: false))
             let grant = try await store.granted(request(key("a")))
             try await withConnection(to: url) { try $0.execute("SET GLOBAL read_only = 1") }
-            // Whoever may do everything may write all the same; so the server is told what a replica is told.
             let refusal = try #require(await code(url))
             #expect(refusal.code == .readOnly)
             #expect(refusal.message.contains("name the primary"))
@@ -138,11 +147,12 @@ struct OpeningTests {
 
     @Test("a server that is too old is refused")
     func tooOld() async throws {
-        let server = try TestServer(options: ["--version=10.5.29-MariaDB"])
-        defer { server.end() }
-        try await withDatabase(on: server.url) { url in
+        let server = try await ownServer("--version=10.5.29-MariaDB")
+        defer { server.stop() }
+        try await withDatabase(on: server.address) { url in
             let refusal = try #require(await code(url))
             #expect(refusal.code == .serverTooOld)
+            #expect(try await MySQLStore.inspect(url).problems.map(\.code) == [.serverTooOld, .missingSchema])
             #expect(refusal.message.contains("10.5.29"))
             #expect(refusal.message.contains("MariaDB 10.6"))
         }

@@ -2,97 +2,11 @@
 import Foundation
 import Semel
 @testable import SemelMySQL
+import TestServers
 
-/// A real MariaDB server: the one of the whole test run, or one of a test's own that may be killed and stopped.
-final class TestServer: Sendable {
-    let port: Int
-    private let folder: String
-    private let options: [String]
-    private let process = Locked<pid_t?>(nil)
-
-    /// `mysql://root@host:port`, without a database.
-    var url: String { "mysql://root@127.0.0.1:\(port)" }
-
-    /// The server that `SEMEL_TEST_MYSQL` names, or one that is started for this run and ends with it.
-    static let shared: String = {
-        if let url = ProcessInfo.processInfo.environment["SEMEL_TEST_MYSQL"], !url.isEmpty { return url }
-        let server: TestServer
-        do {
-            server = try TestServer()
-        } catch {
-            fatalError("No MariaDB to test with: \(error)")
-        }
-        atexit { TestServer.atExit.withLock { $0 }?.end() }
-        TestServer.atExit.withLock { $0 = server }
-        return server.url
-    }()
-
-    private static let atExit = Locked<TestServer?>(nil)
-
-    /// Starts a server of its own.
-    /// - Parameter options: of mariadbd.
-    init(options: [String] = []) throws {
-        self.options = options
-        folder = FileManager.default.temporaryDirectory.path + "/semel-mysql-" + UUID().uuidString
-        let line = try Self.launch(port: 0, folder, options)
-        guard let found = line.split(separator: " ").first(where: { $0.hasPrefix("mysql://") })?.split(separator: ":").last,
-            let port = Int(found), let pid = Self.number(after: "pid", in: line)
-        else { throw ServerError(description: "the start script said \(line)") }
-        self.port = port
-        process.withLock { $0 = pid }
-    }
-
-    deinit { end() }
-
-    /// Ends it, and removes what it kept.
-    func end() {
-        kill()
-        try? FileManager.default.removeItem(atPath: folder)
-    }
-
-    func signal(_ number: Int32) { process.withLock { if let pid = $0 { Foundation.kill(pid, number) } } }
-
-    /// `kill -9`, and waits until it is gone.
-    func kill() {
-        guard let pid = process.withLock({ $0 }) else { return }
-        Foundation.kill(pid, SIGKILL)
-        // It is nobody's child here: its parent was the script.
-        while Foundation.kill(pid, 0) == 0, !Self.isZombie(pid) { usleep(5000) }
-        process.withLock { $0 = nil }
-    }
-
-    /// Starts it again, over the same files and at the same port.
-    func restart() throws {
-        let line = try Self.launch(port: port, folder, options)
-        process.withLock { $0 = Self.number(after: "pid", in: line) }
-    }
-
-    private static func isZombie(_ pid: pid_t) -> Bool {
-        guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8) else { return false }
-        return text.split(separator: ")").last?.hasPrefix(" Z") ?? false
-    }
-
-    private static func number(after word: String, in line: String) -> pid_t? {
-        let words = line.split(whereSeparator: \.isWhitespace).map(String.init)
-        return words.firstIndex(of: word).flatMap { $0 + 1 < words.count ? pid_t(words[$0 + 1]) : nil }
-    }
-
-    private static func launch(port: Int, _ folder: String, _ options: [String]) throws -> String {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-        let script = Process()
-        script.executableURL = root.appendingPathComponent("scripts/servers/start-mariadb")
-        script.arguments = ["\(port)", folder] + options
-        let (output, errors) = (Pipe(), Pipe())
-        script.standardOutput = output
-        script.standardError = errors
-        try script.run()
-        let said = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        script.waitUntilExit()
-        guard script.terminationStatus == 0, let line = said.split(separator: "\n").first(where: { $0.hasPrefix("ready") }) else {
-            throw ServerError(description: "\(said)\(String(decoding: errors.fileHandleForReading.availableData, as: UTF8.self))")
-        }
-        return String(line)
-    }
+/// `mysql://root@host:port` of a server of a test's own, without a database.
+func ownServer(_ options: String = "") async throws -> TestServer {
+    try await TestServer("start-mariadb", environment: ["MARIADB_OPTIONS": options])
 }
 
 struct ServerError: Error, CustomStringConvertible {
@@ -100,7 +14,9 @@ struct ServerError: Error, CustomStringConvertible {
 }
 
 /// A database of its own for one test, dropped afterwards.
-func withDatabase<Value>(on server: String = TestServer.shared, _ body: (_ url: String) async throws -> Value) async throws -> Value {
+/// - Parameter server: the one of the whole run, when `nil`.
+func withDatabase<Value>(on server: String? = nil, _ body: (_ url: String) async throws -> Value) async throws -> Value {
+    let server = if let server { server } else { try await TestServer.url("SEMEL_TEST_MYSQL", script: "start-mariadb") }
     let name = "semel_\(UUID().uuidString.replacingOccurrences(of: "-", with: "").lowercased())"
     try await withConnection(to: server + "/mysql") { try $0.execute("CREATE DATABASE \(name)") }
     let result: Result<Value, any Error>

@@ -3,33 +3,24 @@ import Dispatch
 import Foundation
 import Semel
 
-/// A thread with a connection, and its queue.
-///
-/// Natural batching: whatever was queued while one transaction ran is the next one. There is no timer, so a lone call waits
-/// for nothing; under load a hundred calls share one transaction.
+/// A thread with a connection, and what waits for it.
 final class Lane: Sendable {
-    private struct Queue {
-        var jobs: [Job] = []
-        var isAsleep = false
-        var isClosing = false
-        var whenClosed: [UnsafeContinuation<Void, Never>] = []
-        var isClosed = false
-    }
-
-    private let queue = Locked(Queue())
-    private let wake = DispatchSemaphore(value: 0)
+    private let queue = BatchQueue<Job>()
     private let closed: StoreError
 
     init(_ shared: Shared, _ name: String, counting: Connection.RowCount) {
         closed = StoreError(.stopped, "\(shared.target.description): the store is closed")
-        let thread = Thread { [self] in
-            serve(Session(shared, counting: counting))
-            announceClosed()
+        let queue = queue
+        let thread = Thread {
+            Self.serve(queue, Session(shared, counting: counting))
+            queue.announceEnd()
         }
         thread.name = name
         thread.stackSize = 1 << 20
         thread.start()
     }
+
+    deinit { queue.close() }
 
     func submit<Value: Sendable>(_ body: @escaping @Sendable (Session) throws -> Value) async throws(StoreError) -> Value {
         let result = await withUnsafeContinuation { (caller: UnsafeContinuation<Result<Value, StoreError>, Never>) in
@@ -39,40 +30,19 @@ final class Lane: Sendable {
     }
 
     func enqueue(_ job: Job) {
-        let (isRefused, wakes) = queue.withLock { queue in
-            if queue.isClosing { return (true, false) }
-            queue.jobs.append(job)
-            defer { queue.isAsleep = false }
-            return (false, queue.isAsleep)
-        }
-        if isRefused {
+        if !queue.enqueue(job) {
             job.fail(closed)
             job.resume()
-        } else if wakes {
-            wake.signal()
         }
     }
 
     /// Refuses new work; what was queued is still done.
-    func beginClosing() {
-        let wakes = queue.withLock { queue in
-            queue.isClosing = true
-            defer { queue.isAsleep = false }
-            return queue.isAsleep
-        }
-        if wakes { wake.signal() }
-    }
+    func beginClosing() { queue.close() }
 
     /// Returns when everything queued is done and the connection is closed.
     func close() async {
-        beginClosing()
-        await withUnsafeContinuation { (caller: UnsafeContinuation<Void, Never>) in
-            let isClosed = queue.withLock { queue in
-                if !queue.isClosed { queue.whenClosed.append(caller) }
-                return queue.isClosed
-            }
-            if isClosed { caller.resume() }
-        }
+        queue.close()
+        await queue.end()
     }
 
     // MARK: The thread
@@ -82,16 +52,16 @@ final class Lane: Sendable {
     /// How much one transaction takes.
     private static let batchLimit = 4 * Tables.largest
 
-    private func serve(_ session: Session) {
+    private static func serve(_ queue: BatchQueue<Job>, _ session: Session) {
         while true {
-            switch next() {
+            switch queue.next(within: silence) {
             case .jobs(let jobs):
                 var batch: [ItemsJob] = []
                 var items = 0
                 func flush() {
                     guard !batch.isEmpty else { return }
                     session.run(batch)
-                    Self.answer(batch)
+                    answer(batch)
                     batch = []
                     items = 0
                 }
@@ -99,7 +69,7 @@ final class Lane: Sendable {
                     if let job = job as? ItemsJob {
                         batch.append(job)
                         items += job.items.count
-                        if items >= Self.batchLimit { flush() }
+                        if items >= batchLimit { flush() }
                     } else if let work = job as? any Work {
                         flush()
                         work.run(session)
@@ -107,10 +77,8 @@ final class Lane: Sendable {
                     }
                 }
                 flush()
-            case .sleep:
-                if wake.wait(timeout: .now() + Self.silence) == .timedOut { session.stayAlive() }
-            case .close:
-                return
+            case .nothing: session.stayAlive()
+            case .end: return
             }
         }
     }
@@ -122,36 +90,6 @@ final class Lane: Sendable {
             for job in jobs { job.resume() }
         } else {
             Task.detached(priority: .high) { for job in jobs { job.resume() } }
-        }
-    }
-
-    private func announceClosed() {
-        let callers = queue.withLock { queue in
-            queue.isClosed = true
-            defer { queue.whenClosed = [] }
-            return queue.whenClosed
-        }
-        for caller in callers { caller.resume() }
-    }
-
-    private enum Next {
-        case jobs([Job])
-        case sleep, close
-    }
-
-    private func next() -> Next {
-        queue.withLock { queue in
-            if !queue.jobs.isEmpty {
-                defer {
-                    queue.jobs = []
-                    queue.jobs.reserveCapacity(64)
-                }
-                queue.isAsleep = false
-                return .jobs(queue.jobs)
-            }
-            if queue.isClosing { return .close }
-            queue.isAsleep = true
-            return .sleep
         }
     }
 }

@@ -164,15 +164,7 @@ final class Session {
         try connection.execute("ROLLBACK")
     }
 
-    /// What a caller is told.
-    func storeError(_ error: any Error) -> StoreError {
-        switch error {
-        case let error as StoreError: error
-        case let error as MySQLError: shared.storeError(error)
-        case let failure as Row.Failure: StoreError(.damaged, "\(shared.target.description): \(failure)", underlying: failure)
-        default: StoreError(.unavailable, "\(shared.target.description): \(error)", underlying: error)
-        }
-    }
+    func storeError(_ error: any Error) -> StoreError { shared.storeError(error) }
 
     // MARK: Clock and epochs
 

@@ -57,6 +57,16 @@ final class Shared: Sendable {
 
     // MARK: Errors
 
+    /// What a caller is told.
+    func storeError(_ error: any Error) -> StoreError {
+        switch error {
+        case let error as StoreError: error
+        case let error as MySQLError: storeError(error)
+        case let failure as Row.Failure: StoreError(.damaged, "\(target.description): \(failure)", underlying: failure)
+        default: StoreError(.unavailable, "\(target.description): \(error)", underlying: error)
+        }
+    }
+
     /// What a caller is told for an error of the server, when the transaction certainly did not happen.
     func storeError(_ error: MySQLError) -> StoreError {
         let place = target.description

@@ -53,20 +53,27 @@ enum Schema {
     static func find(_ connection: Connection) throws(MySQLError) -> Int64? {
         do {
             return try connection.rows("SELECT version FROM semel_state WHERE id = 1").first?[0].integer
-        } catch where error.isMissingTable {
+        } catch  where error.isMissingTable {
             return nil
         }
     }
 
     /// Fails unless the tables are of this program's version.
     static func require(_ connection: Connection, at place: String) throws {
-        switch try find(connection) {
+        try check(try find(connection), at: place)
+    }
+
+    static func check(_ found: Int64?, at place: String) throws(StoreError) {
+        switch found {
         case nil:
-            throw StoreError(.missingSchema, "\(place): the store's tables are not there. Remedy: run `semel store migrate` with a user that may create tables")
+            throw StoreError(
+                .missingSchema,
+                "\(place): the store's tables are not there. Remedy: run `semel store migrate` with a user that may create tables")
         case let found? where found > version: throw newer(found, place)
         case let found? where found < version:
             throw StoreError(
-                .missingSchema, "\(place): the store's tables have version \(found), and this program needs \(version). Remedy: run `semel store migrate`")
+                .missingSchema,
+                "\(place): the store's tables have version \(found), and this program needs \(version). Remedy: run `semel store migrate`")
         default: break
         }
     }
@@ -74,61 +81,67 @@ enum Schema {
     static func newer(_ found: Int64, _ place: String) -> StoreError {
         StoreError(
             .newerSchema,
-            "\(place): the store's tables have version \(found), and this program knows up to \(version). Remedy: run the newer program, or restore a backup made by this one")
+            "\(place): the store's tables have version \(found), and this program knows up to \(version). Remedy: run the newer program, or restore a backup made by this one"
+        )
     }
 
     /// Brings the tables to this program's version, and then runs the caller's scripts that have not run here yet. One
     /// process at a time does.
-    static func migrate(_ connection: Connection, with scripts: [[String]], at place: String) throws {
-        if try find(connection) == version, try pending(connection, scripts, place).isEmpty { return }
+    /// - Returns: the version that was found; 0 for none.
+    @discardableResult
+    static func migrate(_ connection: Connection, with scripts: [[String]], at place: String) throws -> Int64 {
+        if try find(connection) == version, try pending(connection, scripts, place).isEmpty { return version }
         guard try connection.rows("SELECT GET_LOCK(\(lockName), 30)").first?[0].integer == 1 else {
-            throw StoreError(.unavailable, "\(place): another process has been changing the tables for 30 seconds. Remedy: wait for it, or see what it hangs on")
+            throw StoreError(
+                .unavailable,
+                "\(place): another process has been changing the tables for 30 seconds. Remedy: wait for it, or see what it hangs on")
         }
-        do {
-            let found = try find(connection) ?? 0
-            guard found <= version else { throw newer(found, place) }
-            for step in steps[Int(found)...] { for statement in step { try connection.execute(statement) } }
-            if found < version {
-                try connection.execute(state)
-                // The highest time seen begins with the server's.
-                try connection.execute(
-                    """
-                    INSERT INTO semel_state (id, version, incarnation, seen)
-                    VALUES (1, \(version), 0, TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6)))
-                    ON DUPLICATE KEY UPDATE version = \(version)
-                    """)
-                try connection.execute("COMMIT")
+        // Whatever is thrown, closing the connection gives the lock back.
+        let found = try find(connection) ?? 0
+        guard found <= version else { throw newer(found, place) }
+        for step in steps[Int(found)...] { for statement in step { try connection.execute(statement) } }
+        if found < version {
+            try connection.execute(state)
+            // The highest time seen begins with the server's.
+            try connection.execute(
+                """
+                INSERT INTO semel_state (id, version, incarnation, seen)
+                VALUES (1, \(version), 0, \(Tables.time))
+                ON DUPLICATE KEY UPDATE version = \(version)
+                """)
+            try connection.execute("COMMIT")
+        }
+        for (number, script) in try pending(connection, scripts, place) {
+            do {
+                for statement in script { try connection.execute(statement) }
+            } catch {
+                throw StoreError(.misconfigured, "\(place): migration \(number) failed: \(error)", underlying: error)
             }
-            for (number, script) in try pending(connection, scripts, place) {
-                do {
-                    for statement in script { try connection.execute(statement) }
-                } catch {
-                    throw StoreError(.misconfigured, "\(place): migration \(number) failed: \(error)", underlying: error)
-                }
-                var parameters = Parameters()
-                parameters.append(Int64(number))
-                parameters.append(digest(script))
-                try connection.statement("INSERT INTO semel_migration (number, digest) VALUES (?, ?)").execute(parameters)
-                try connection.execute("COMMIT")
-            }
-        } catch {
-            // Closing the connection gives the lock back.
-            throw error
+            var parameters = Parameters()
+            parameters.append(Int64(number))
+            parameters.append(digest(script))
+            try connection.statement("INSERT INTO semel_migration (number, digest) VALUES (?, ?)").execute(parameters)
+            try connection.execute("COMMIT")
         }
         try connection.execute("DO RELEASE_LOCK(\(lockName))")
+        return found
     }
 
     private static func pending(_ connection: Connection, _ scripts: [[String]], _ place: String) throws -> [(Int, [String])] {
+        // Whoever brings none has nothing to say about those of others.
+        guard !scripts.isEmpty else { return [] }
         let done = try connection.rows("SELECT number, digest FROM semel_migration ORDER BY number")
         guard done.count <= scripts.count else {
             throw StoreError(
                 .newerSchema,
-                "\(place): the database has had \(done.count) migrations, and this program knows \(scripts.count). Remedy: run the newer program")
+                "\(place): the database has had \(done.count) migrations, and this program knows \(scripts.count). Remedy: run the newer program"
+            )
         }
         for (row, script) in zip(done, scripts) where row[1].bytes != digest(script) {
             throw StoreError(
                 .misconfigured,
-                "\(place): migration \(row[0].integer ?? 0) is not the one that ran on this database. Remedy: leave those that ran as they are, and append a new one")
+                "\(place): migration \(row[0].integer ?? 0) is not the one that ran on this database. Remedy: leave those that ran as they are, and append a new one"
+            )
         }
         return Array(zip(1..., scripts).dropFirst(done.count))
     }

@@ -13,16 +13,36 @@ struct Server: Hashable, Sendable {
 
     var name: String { "\(isMariaDB ? "MariaDB" : "MySQL") \(version)" }
 
+    /// What it cannot be used with, in the order of its weight.
+    private(set) var problems: [Problem] = []
+
+    struct Problem: Hashable, Sendable {
+        let code: StoreError.Code
+        let message: String
+
+        var error: StoreError { StoreError(code, message) }
+    }
+
     /// Sets what every connection of ours needs, and reads what the server says about itself.
     /// - Throws: ``StoreError`` for a server that cannot be used, each with its remedy.
     init(_ connection: Connection, at place: String) throws {
+        try self.init(lookingAt: connection, at: place)
+        if let problem = problems.first { throw problem.error }
+    }
+
+    /// The same, for a server that is only looked at.
+    init(lookingAt connection: Connection, at place: String) throws {
         isMariaDB = connection.isMariaDB
-        guard connection.version >= (isMariaDB ? 100_600 : 80_019) else {
-            throw StoreError(
-                .serverTooOld,
-                "\(place): \(isMariaDB ? "MariaDB" : "MySQL") \(connection.version / 10_000).\(connection.version / 100 % 100).\(connection.version % 100) is too old. Remedy: MariaDB 10.6 or MySQL 8.0.19 is needed, or later")
+        let isOld = connection.version < (isMariaDB ? 100_600 : 80_019)
+        if isOld {
+            let version = "\(connection.version / 10_000).\(connection.version / 100 % 100).\(connection.version % 100)"
+            problems.append(
+                Problem(
+                    code: .serverTooOld,
+                    message: "\(place): \(isMariaDB ? "MariaDB" : "MySQL") \(version) is too old. Remedy: MariaDB 10.6 or MySQL 8.0.19 is needed, or later"))
+        } else {
+            for setting in Self.session(isMariaDB: isMariaDB) { try connection.execute(setting) }
         }
-        for setting in Self.session(isMariaDB: isMariaDB) { try connection.execute(setting) }
         let row = try connection.rows(
             """
             SELECT VERSION(), @@innodb_flush_log_at_trx_commit, @@sync_binlog, @@log_bin, @@read_only, @@max_allowed_packet, @@binlog_format,
@@ -31,13 +51,17 @@ struct Server: Hashable, Sendable {
         version = row[0].text ?? ""
         hasBinaryLog = row[3].integer == 1
         largestPacket = Int(row[5].natural ?? 1 << 20)
-        guard row[4].integer == 0, row[7].integer == 0 else {
-            throw StoreError(
-                .readOnly, "\(place): the server is read-only: it is a replica, or was made so. Remedy: name the primary in the store's URL, or SET GLOBAL read_only = 0")
+        if row[4].integer != 0 || row[7].integer != 0 {
+            problems.append(
+                Problem(
+                    code: .readOnly,
+                    message: "\(place): the server is read-only: it is a replica, or was made so. Remedy: name the primary in the store's URL, or SET GLOBAL read_only = 0"))
         }
-        guard !hasBinaryLog || row[6].text != "STATEMENT" else {
-            throw StoreError(
-                .misconfigured, "\(place): the server's binlog_format is STATEMENT, under which InnoDB refuses READ COMMITTED. Remedy: set it to ROW or MIXED")
+        if hasBinaryLog, row[6].text == "STATEMENT" {
+            problems.append(
+                Problem(
+                    code: .misconfigured,
+                    message: "\(place): the server's binlog_format is STATEMENT, under which InnoDB refuses READ COMMITTED. Remedy: set it to ROW or MIXED"))
         }
         durability =
             if row[1].integer != 1 {

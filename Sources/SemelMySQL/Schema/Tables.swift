@@ -85,8 +85,8 @@ enum Tables {
     static let delete = bySize { "DELETE FROM semel_record WHERE id IN \(marks($0))" }
 
     /// The server's time, the highest that was seen, and under what they stand.
-    static let clock = """
-        SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6)), seen, incarnation, version FROM semel_state WHERE id = 1
-        """
+    static let clock = "SELECT \(time), seen, incarnation, version FROM semel_state WHERE id = 1"
+    /// Microseconds since 1970. `UNIX_TIMESTAMP` ends in 2038.
+    static let time = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))"
 }
 #endif

@@ -32,8 +32,13 @@ public final class ChildProcess: Sendable {
     /// - Parameters:
     ///   - environment: added to this process's own.
     ///   - folder: its working directory, where the file of its standard error is made too.
-    public init(_ name: String, _ arguments: [String], environment: [String: String] = [:], in folder: URL) throws {
-        let program = try Self.products().appendingPathComponent(name)
+    public convenience init(_ name: String, _ arguments: [String], environment: [String: String] = [:], in folder: URL) throws {
+        try self.init(program: try Self.products().appendingPathComponent(name), arguments, environment: environment, in: folder)
+    }
+
+    /// Starts any program.
+    public init(program: URL, _ arguments: [String], environment: [String: String] = [:], in folder: URL) throws {
+        let name = program.lastPathComponent
         errors = folder.appendingPathComponent("\(name)-\(UUID().uuidString.prefix(8)).stderr")
         var pipe: [Int32] = [0, 0]
         guard Foundation.pipe(&pipe) == 0 else { throw ChildError("no pipe for \(name): \(Self.reason(errno))") }
