@@ -115,7 +115,7 @@ final class Signals: Sendable {
                             // Counting many takes time: it must stay a small part of it.
                             let start = uptime()
                             try count(shared, connection)
-                            nextCount = uptime() + 10 * (uptime() - start)
+                            nextCount = uptime() + (uptime() - start) * 10
                         }
                     }
                 }
