@@ -272,12 +272,12 @@ struct FaultTests {
                 try connection.execute("BEGIN")
                 try connection.execute("SELECT * FROM semel_record FOR UPDATE")
             }
-            async let stuck = store.apply(.complete(outcome("")), to: key("held"), token: grant.token)
+            let stuck = Task { try await store.apply(.complete(outcome("")), to: key("held"), token: grant.token) }
             try await withThrowingTaskGroup(of: Void.self) { group in
                 for number in 0..<20 { group.addTask { try await store.finish(key("free-\(number)")) } }
                 try await group.waitForAll()
             }
-            let error = await #expect(throws: StoreError.self) { _ = try await stuck }
+            let error = await #expect(throws: StoreError.self) { _ = try await stuck.value }
             #expect(error?.code == .unavailable)
             try await stranger.run { try $0.execute("ROLLBACK") }
             #expect(try await store.apply(.complete(outcome("")), to: key("held"), token: grant.token) == .applied)

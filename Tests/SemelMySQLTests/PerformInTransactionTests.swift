@@ -118,7 +118,7 @@ struct PerformInTransactionTests {
     @Test("affected rows are those that were met: an UPDATE to the same value finds its row, a lost version does not")
     func affectedRows() async throws {
         try await withStore { store, _ in
-            _ = try await store.perform(request(key("a"))) { transaction, _ in
+            _ = try await store.perform(request(key("a"))) { transaction, _ throws in
                 #expect(try transaction.execute("UPDATE account SET balance = 100 WHERE name = 'a'") == 1)
                 #expect(try transaction.execute("UPDATE account SET version = version + 1 WHERE name = 'a' AND version = 0") == 1)
                 #expect(try transaction.execute("UPDATE account SET version = version + 1 WHERE name = 'a' AND version = 0") == 0)
@@ -180,7 +180,7 @@ struct PerformInTransactionTests {
     func allowed(_ sql: String) async throws {
         #expect(CallersText.refusal(of: sql) == nil)
         try await withStore { store, _ in
-            _ = try await store.perform(request(key("a"))) { transaction, _ in
+            _ = try await store.perform(request(key("a"))) { transaction, _ throws in
                 #expect(try transaction.query(sql).count == 1)
                 return .commit(outcome(""))
             }
@@ -202,7 +202,8 @@ struct PerformInTransactionTests {
             }
             #expect(positions == positions.sorted() && Set(positions).count == 3)
             // The server waits for it, as a replica would.
-            let reached = try await withConnection(to: url) { try $0.rows("SELECT MASTER_GTID_WAIT('0-1-\(positions[2])', 1)")[0][0] }
+            let last = positions[2]
+            let reached = try await withConnection(to: url) { try $0.rows("SELECT MASTER_GTID_WAIT('0-1-\(last)', 1)")[0][0] }
             #expect(reached == 0)
             let repeated = try await store.performPositioned(request(key("0"), 2)) { _, _ in .commit(outcome("")) }
             #expect(repeated.position == nil)
