@@ -99,7 +99,7 @@ struct GatewayResponder: Sendable {
         if isChunked { outgoing.trailers = { ForwardedFields.trailers(request.body.trailers) } }
         do {
             let response = try await client.send(outgoing)
-            try await interim.finish()
+            await interim.finish()
             guard response.status.code >= 200 else { throw UpstreamFailure.lost("it switched protocols", timedOut: false) }
             try await writer.begin(response.status, ForwardedFields.response(response.headers))
             let mayHaveBody = writer.mayHaveBody(response.status)
@@ -108,7 +108,7 @@ struct GatewayResponder: Sendable {
             }
             try await writer.finish(trailers)
         } catch let failure as UpstreamFailure where !writer.hasBegun {
-            try await interim.finish()
+            await interim.finish()
             try await writer.send(problem(failure).answer(pages: ProblemPages.prefix))
         }
     }

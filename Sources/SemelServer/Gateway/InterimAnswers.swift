@@ -10,7 +10,7 @@ final class InterimAnswers: Sendable {
     private static let limit = 16
 
     private let writer: ResponseWriter
-    private let last = Locked((count: 0, task: Task<Void, any Error>?.none))
+    private let last = Locked((count: 0, task: Task<Void, Never>?.none))
 
     init(_ writer: ResponseWriter) { self.writer = writer }
 
@@ -23,12 +23,13 @@ final class InterimAnswers: Sendable {
             guard last.count < Self.limit else { return }
             last.count += 1
             last.task = Task { [writer, before = last.task] in
-                try await before?.value
-                try await writer.sendInterim(status, answer)
+                await before?.value
+                // A client that has gone is noticed when it is sent the answer.
+                try? await writer.sendInterim(status, answer)
             }
         }
     }
 
     /// Returns when all are sent. None comes after the answer's head.
-    func finish() async throws { try await last.withLock { $0.task }?.value }
+    func finish() async { await last.withLock { $0.task }?.value }
 }

@@ -38,7 +38,7 @@ struct DegradationTests {
         let store = StoreDouble.durable(MemoryStore()) { $0.claim = StoreError(.unavailable, "gone") }
         let observer = SceneObserver(metrics: metrics, logger: Logger(label: "quiet") { _ in SwiftLogNoOpLogHandler() })
         let scene = try HTTPScene(
-            HTTPPolicy(policy: Policy(scene: "charge", effect: .unknown, onStoreFailure: rule), keyRequired: true),
+            HTTPPolicy(policy: Policy(scene: "charge", effect: .unknown, onStoreFailure: rule), keyRequired: true, scopeSource: .none),
             operations: Operations(store: store), observer: observer)
         let name = try #require(HTTPField.Name("Idempotency-Key"))
         let request = HTTPRequest(method: .post, scheme: "http", authority: "a", path: "/", headerFields: [name: "\"k\""])
