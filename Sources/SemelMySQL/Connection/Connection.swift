@@ -46,6 +46,10 @@ final class Connection {
         version = isConnected ? Int(mysql_get_server_version(handle)) : 0
         // From here on the deinitializer closes it, also when this throws.
         if !isConnected { throw Self.error(handle) }
+        // The library goes on in the clear where the server has no encryption and no certificate was to be verified.
+        if target.encryption != .off, mysql_get_ssl_cipher(handle) == nil {
+            throw MySQLError(code: 2026, message: "the server offers no encryption")
+        }
     }
 
     deinit {
@@ -77,7 +81,7 @@ final class Connection {
     func callersStatement(_ sql: String) throws(MySQLError) -> Statement {
         if let statement = callers[sql] { return statement }
         if callers.count >= 64 { callers.removeAll() }
-        let statement = try Statement(sql, on: handle)
+        let statement = try Statement(sql, on: handle, hasOpenTypes: true)
         callers[sql] = statement
         return statement
     }

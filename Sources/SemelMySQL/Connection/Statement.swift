@@ -6,9 +6,12 @@ final class Statement {
     private let handle: UnsafeMutablePointer<MYSQL_STMT>
     let parameterCount: Int
     private var bindings: [MYSQL_BIND]
-    private let output: Output?
+    private var output: Output?
+    private let hasOpenTypes: Bool
 
-    init(_ sql: String, on connection: UnsafeMutablePointer<MYSQL>) throws(MySQLError) {
+    /// - Parameter hasOpenTypes: columns may be of the types of what is bound (`SELECT ?`), which only an execution tells.
+    init(_ sql: String, on connection: UnsafeMutablePointer<MYSQL>, hasOpenTypes: Bool = false) throws(MySQLError) {
+        self.hasOpenTypes = hasOpenTypes
         guard let handle = mysql_stmt_init(connection) else {
             throw MySQLError(code: 2008, message: "the client library has no memory for a statement")
         }
@@ -57,6 +60,10 @@ final class Statement {
             return mysql_stmt_execute(handle) != 0
         }
         guard !failure else { throw Self.error(handle) }
+        if hasOpenTypes, output != nil, let metadata = mysql_stmt_result_metadata(handle) {
+            output = Output(metadata)
+            mysql_free_result(metadata)
+        }
         guard let output else { return Int(truncatingIfNeeded: mysql_stmt_affected_rows(handle)) }
         defer { mysql_stmt_free_result(handle) }
         guard output.bind(to: handle), mysql_stmt_store_result(handle) == 0 else { throw Self.error(handle) }
