@@ -46,6 +46,7 @@ let package = Package(
         .library(name: "SemelCore", targets: ["SemelCore"]),
         .library(name: "Semel", targets: ["Semel"]),
         .library(name: "SemelSQLite", targets: ["SemelSQLite"]),
+        .library(name: "SemelMySQL", targets: ["SemelMySQL"]),
         .library(name: "SemelPostgres", targets: ["SemelPostgres"]),
         .library(name: "SemelRedis", targets: ["SemelRedis"]),
         .library(name: "SemelHTTP", targets: ["SemelHTTP"]),
@@ -55,8 +56,9 @@ let package = Package(
     ],
     traits: [
         .trait(name: "JWT", description: "Scopes taken from a verified JSON Web Token (needs jwt-kit)."),
+        .trait(name: "MySQL", description: "The store in MySQL or MariaDB (needs libmariadb)."),
         .trait(name: "Postgres", description: "The store on PostgreSQL (needs libpq)."),
-        .default(enabledTraits: ["JWT", "Postgres"]),
+        .default(enabledTraits: ["JWT", "MySQL", "Postgres"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -83,6 +85,8 @@ let package = Package(
         // Stores.
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         library("SemelSQLite", ["Semel", "CSQLite", logging, crypto], staying),
+        .systemLibrary(name: "CMariaDB", pkgConfig: "libmariadb", providers: [.apt(["libmariadb-dev"])]),
+        library("SemelMySQL", ["Semel", .target(name: "CMariaDB", condition: .when(traits: ["MySQL"])), crypto], staying),
         .systemLibrary(name: "CPostgres", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         library("SemelPostgres", ["Semel", .target(name: "CPostgres", condition: .when(traits: ["Postgres"]))], staying),
 
@@ -98,7 +102,7 @@ let package = Package(
 
         // The program.
         library("SemelServer", [
-            "SemelHTTP", "SemelSQLite", "SemelPostgres", hummingbird, asyncHTTPClient, httpTypes, lifecycle, logging, metrics, crypto,
+            "SemelHTTP", "SemelSQLite", "SemelPostgres", "SemelMySQL", hummingbird, asyncHTTPClient, httpTypes, lifecycle, logging, metrics, crypto,
             nioCore, nioPosix, nioHTTP1,
             .product(name: "HummingbirdCore", package: "hummingbird"),
             .product(name: "HummingbirdTLS", package: "hummingbird"),
@@ -109,7 +113,7 @@ let package = Package(
             .product(name: "JWTKit", package: "jwt-kit", condition: .when(traits: ["JWT"])),
         ]),
         executable("semel", [
-            "SemelServer", "SemelPostgres", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            "SemelServer", "SemelPostgres", "SemelMySQL", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
         ]),
 
         // For tests, ours and our users'. Production never imports it.
@@ -128,6 +132,7 @@ let package = Package(
         // A process to kill, and a disk to break, for the tests of the embedded store.
         executable("store-worker", ["SemelSQLite"], path: "Tests/Support/StoreWorker"),
         .target(name: "FaultyDisk", dependencies: ["CSQLite"], path: "Tests/Support/FaultyDisk"),
+        tests("SemelMySQLTests", ["SemelMySQL", "SemelTesting", "TestProxy", "TestServers"]),
         tests("SemelPostgresTests", ["SemelPostgres", "SemelTesting", "TestProxy", "TestServers"]),
         // Real servers, started by scripts/servers.
         .target(name: "TestServers", dependencies: ["Semel", "ChildProcesses"], path: "Tests/Support/TestServers", swiftSettings: settings),

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Semel
 import SemelCore
+import SemelMySQL
 import SemelPostgres
 import SemelServer
 
@@ -34,25 +35,32 @@ struct StoreCommand: AsyncParsableCommand {
         var url: String
 
         func run() async throws {
+            let versions: (from: Int, to: Int)?
+            do throws(StoreError) { versions = try await migrated() } catch { throw CommandFailure(error) }
+            guard let (from, to) = versions else { throw noServer(url) }
+            Terminal.standardOutput.write(from == to ? "The schema has version \(to) already.\n" : "The schema is at version \(to) now, it had \(from).\n")
+        }
+
+        /// - Returns: the version found and the version now; `nil` for a store that this build has not.
+        private func migrated() async throws(StoreError) -> (from: Int, to: Int)? {
             #if Postgres
-            if isPostgres(url) {
-                do throws(StoreError) {
-                    let (from, to) = try await PostgresStore.migrate(url)
-                    Terminal.standardOutput.write(from == to ? "The schema has version \(to) already.\n" : "The schema is at version \(to) now, it had \(from).\n")
-                    return
-                } catch { throw CommandFailure(error) }
-            }
+            if isPostgres(url) { return try await PostgresStore.migrate(url) }
             #endif
-            throw noServer(url)
+            #if MySQL
+            if isMySQL(url) { return try await MySQLStore.migrate(url) }
+            #endif
+            return nil
         }
     }
 }
 
 private func isPostgres(_ url: String) -> Bool { url.hasPrefix("postgres://") || url.hasPrefix("postgresql://") }
 
+private func isMySQL(_ url: String) -> Bool { url.hasPrefix("mysql://") || url.hasPrefix("mariadb://") }
+
 private func noServer(_ url: String) -> CommandFailure {
     let scheme = String(url.prefix { $0 != ":" })
-    return CommandFailure(.usage, "there is no server to ask for a store \(scheme): the URL must begin with postgres:// (sqlite and memory need no server)")
+    return CommandFailure(.usage, "there is no server to ask for a store \(scheme): the URL must begin with postgres:// or mysql:// (sqlite and memory need no server)")
 }
 
 extension CommandFailure {
@@ -66,25 +74,45 @@ private struct StoreReport {
     var problems: [StoreError]
 
     init(_ url: String) async throws {
-        #if Postgres
-        guard isPostgres(url) else { throw noServer(url) }
         do throws(StoreError) {
-            place = try PostgresStore.place(of: url)
-            let found = try await PostgresStore.inspect(url)
-            let (durability, level) =
-                switch found.durability {
-                case .durable: ("durable", "up to atomic")
-                case .forgetful(let how): ("may lose what it acknowledged: \(how)", "bestEffort, unless the target deduplicates")
-                }
-            facts = [
-                ("Server", "server_version", "PostgreSQL \(found.serverVersion)"), ("Durability", "durability", durability), ("Level", "level", level),
-                ("Schema", "schema_version", found.schemaVersion.map(String.init) ?? "none"), ("Clock", "clock_offset", "\(found.clockOffset / .milliseconds(1)) ms ahead of this machine's"),
-            ]
-            problems = found.problems
+            guard let report = try await Self.look(at: url) else { throw StoreError(.misconfigured, noServer(url).message) }
+            self = report
         } catch { throw CommandFailure(error) }
-        #else
-        throw noServer(url)
+    }
+
+    /// - Returns: `nil` for a store that this build has not, or that has no server.
+    private static func look(at url: String) async throws(StoreError) -> StoreReport? {
+        #if Postgres
+        if isPostgres(url) {
+            let found = try await PostgresStore.inspect(url)
+            return StoreReport(
+                try PostgresStore.place(of: url), "PostgreSQL \(found.serverVersion)", found.durability, found.schemaVersion, found.clockOffset, found.problems)
+        }
         #endif
+        #if MySQL
+        if isMySQL(url) {
+            let found = try await MySQLStore.inspect(url)
+            return StoreReport(
+                try MySQLStore.place(of: url), found.serverVersion, found.durability, found.schemaVersion, found.clockOffset, found.problems)
+        }
+        #endif
+        return nil
+    }
+
+    private init(
+        _ place: String, _ server: String, _ durability: StoreCapabilities.Durability, _ schema: Int?, _ offset: Duration, _ problems: [StoreError]
+    ) {
+        let (durability, level) =
+            switch durability {
+            case .durable: ("durable", "up to atomic")
+            case .forgetful(let how): ("may lose what it acknowledged: \(how)", "bestEffort, unless the target deduplicates")
+            }
+        self.place = place
+        self.problems = problems
+        facts = [
+            ("Server", "server_version", server), ("Durability", "durability", durability), ("Level", "level", level),
+            ("Schema", "schema_version", schema.map(String.init) ?? "none"), ("Clock", "clock_offset", "\(offset / .milliseconds(1)) ms ahead of this machine's"),
+        ]
     }
 
     func text(_ terminal: Terminal) -> String {

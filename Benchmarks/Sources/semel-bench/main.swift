@@ -2,7 +2,7 @@ import Foundation
 
 // semel-bench: every figure as a ratio against the engine's own limit, measured in the same run; memory in MiB.
 //
-// usage: semel-bench [suite …] [--duration SECONDS]      suites: sqlite, postgres, redis, http, gateway, memory
+// usage: semel-bench [suite …] [--duration SECONDS]      suites: sqlite, postgres, mysql, redis, http, gateway, memory
 //
 // The duration is that of the memory suite's load; 600 for a figure to rely on.
 var arguments = Array(CommandLine.arguments.dropFirst())
@@ -27,6 +27,7 @@ let suites: [(name: String, run: () async throws -> Report)] = [
     ("http", { try await HTTPSuite().run() }),
     ("gateway", { try await GatewaySuite().run() }),
     ("memory", { try await MemorySuite(duration: loadDuration).run() }),
+    ("mysql", { try await MySQLSuite().run() }),
 ]
 
 let wanted = arguments

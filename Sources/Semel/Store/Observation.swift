@@ -57,6 +57,8 @@ package final class Observations<Name: Hashable & Sendable>: Sendable {
 
     package var isEmpty: Bool { state.withLock { $0.watchers.isEmpty } }
 
+    package func isObserved(_ id: Name) -> Bool { state.withLock { $0.watchers[id] != nil } }
+
     package func signal(_ id: Name) {
         let continuations = state.withLock { $0.watchers.isEmpty ? [] : $0.watchers[id].map { Array($0.values) } ?? [] }
         for continuation in continuations { continuation.yield() }

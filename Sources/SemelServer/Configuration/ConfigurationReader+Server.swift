@@ -2,6 +2,7 @@ internal import HTTPTypes
 internal import Logging
 internal import Semel
 internal import SemelCore
+internal import SemelMySQL
 internal import SemelPostgres
 
 extension ConfigurationReader {
@@ -50,7 +51,17 @@ extension ConfigurationReader {
         #else
         case "postgres", "postgresql": mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
         #endif
-        case "mysql", "mariadb", "redis", "rediss", "redis+cluster":
+        #if MySQL
+        case "mysql", "mariadb":
+            do throws(StoreError) {
+                return .mysql(url: text, place: try MySQLStore.place(of: text))
+            } catch {
+                mistake(node.place, "store", error.message, "write mysql://USER@HOST:PORT/DATABASE?tls=verify")
+            }
+        #else
+        case "mysql", "mariadb": mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
+        #endif
+        case "redis", "rediss", "redis+cluster":
             mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
         default:
             let meant = Spelling.suggestion(for: scheme, among: ["sqlite", "memory"])

@@ -21,6 +21,8 @@ public final class TestProxy: Sendable {
         var delay = Duration.zero
         /// Once so many more bytes of answers have passed, every connection is cut.
         var answerBytesLeft: Int?
+        /// What a client says that brings its connection to an end, and whether the server still hears it.
+        var lastWords: (text: [UInt8], isHeard: Bool)?
         var sockets: Set<Int32> = []
         var cuts = 0
         var droppedBytes = 0
@@ -79,6 +81,10 @@ public final class TestProxy: Sendable {
 
     /// Cuts every connection after so many more bytes of answers.
     public func cut(afterAnswerBytes count: Int) { state.withLock { $0.answerBytesLeft = count } }
+
+    /// Cuts the connection on which a client next says something that contains `text`.
+    /// - Parameter isHeard: whether the server still hears it; the answer is lost in any case.
+    public func cut(whenSaid text: String, isHeard: Bool) { state.withLock { $0.lastWords = (Array(text.utf8), isHeard) } }
 
     /// Cuts everything, and listens no more.
     public func end() {
@@ -163,6 +169,14 @@ public final class TestProxy: Sendable {
                 usleep(5000)
                 if state.withLock({ !$0.sockets.contains(from) || $0.isClosed }) { return }
             }
+            if !isAnswer, let isHeard = takeLastWords(buffer[..<count], state) {
+                shutdown(from, Int32(SHUT_RDWR))
+                guard isHeard else { return }
+                _ = buffer.withUnsafeBytes { send(to, $0.baseAddress, count, Int32(MSG_NOSIGNAL)) }
+                // Time to act on it.
+                usleep(300_000)
+                return
+            }
             var length = count
             var cutsAfter = false
             let isDropped = state.withLock { state in
@@ -192,6 +206,18 @@ public final class TestProxy: Sendable {
                 }
                 return
             }
+        }
+    }
+}
+
+extension TestProxy {
+    /// Whether these bytes are what a client's connection is to end with; `nil` when they are not, else whether they are heard.
+    private static func takeLastWords(_ bytes: ArraySlice<UInt8>, _ state: Locked<State>) -> Bool? {
+        state.withLock { state in
+            guard let (text, isHeard) = state.lastWords, bytes.contains(text) else { return nil }
+            state.lastWords = nil
+            state.cuts += 1
+            return isHeard
         }
     }
 }
