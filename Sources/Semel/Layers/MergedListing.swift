@@ -22,15 +22,16 @@ struct MergedListing {
         guard var positions = query.cursor.map(positions(of:)) ?? Array(repeating: .start, count: stores.count) else {
             return OperationPage(operations: [], cursor: nil, now: now)
         }
-        var heads: [ArraySlice<StoredOperation>] = []
+        var pages: [[StoredOperation]] = []
         var ends: [Position] = []
         for (index, store) in stores.enumerated() {
             let (operations, end, time) = try await read(store, query, from: positions[index], atLeast: query.limit)
-            heads.append(operations[...])
+            pages.append(operations)
             ends.append(end)
             now = max(now, time)
         }
         // Which operations make up the page, and how far that goes into each store.
+        var heads = pages.map { $0[...] }
         var taken = Array(repeating: 0, count: stores.count)
         var shown = 0
         while shown < query.limit, let next = heads.indices.filter({ !heads[$0].isEmpty }).min(by: { heads[$0].first!.isBefore(heads[$1].first!) }) {
@@ -41,7 +42,7 @@ struct MergedListing {
         var found: [StoredOperation] = []
         for index in stores.indices {
             if heads[index].isEmpty {
-                found += heads[index].base.filter { shows(index, $0) }
+                found += pages[index].filter { shows(index, $0) }
                 positions[index] = ends[index]
             } else if taken[index] > 0 {
                 // Read again, for the cursor behind the last one shown; what is read now is what is shown.

@@ -163,6 +163,8 @@ public struct BlockedBloomFilter: Sendable, Equatable {
 
     public struct RestoreError: Error, Hashable, CustomStringConvertible {
         public let description: String
+
+        package init(description: String) { self.description = description }
     }
 }
 

@@ -15,7 +15,7 @@ public struct SlidingWindowSet<Element: Hashable> {
         case full(until: Timestamp)
     }
 
-    private struct Slice {
+    fileprivate struct Slice {
         var end: Timestamp
         var elements: Set<Element> = []
     }

@@ -3,7 +3,7 @@
 /// It evicts by the CLOCK rule (Corbató 1968): whatever was asked for since the hand last came by is spared once. So
 /// a question costs one look into a dictionary and no reordering.
 package struct ClockCache<Key: Hashable, Value> {
-    private struct Slot {
+    fileprivate struct Slot {
         var key: Key
         var value: Value
         var cost: Int

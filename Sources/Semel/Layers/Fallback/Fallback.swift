@@ -153,7 +153,7 @@ public final class Fallback: OperationStore {
     // MARK: Claims and transitions
 
     public func claim(_ requests: [ClaimRequest]) async throws(StoreError) -> [ClaimResult] {
-        try await batch(requests, id: \.id, mayHold: true) { store, part throws(StoreError) in
+        try await batch(requests, id: { $0.id }, mayHold: true) { store, part throws(StoreError) in
             try await store.claim(part)
         } learn: { result, _ in result.tellsOfRecord }
     }
@@ -165,7 +165,7 @@ public final class Fallback: OperationStore {
                 return Transition(id: transition.id, token: token, change: transition.change)
             }
         }
-        return try await batch(transitions, id: \.id, mayHold: false) { store, part throws(StoreError) in
+        return try await batch(transitions, id: { $0.id }, mayHold: false) { store, part throws(StoreError) in
             try await store.apply(part)
         } learn: { _, _ in true }
     }
@@ -173,7 +173,7 @@ public final class Fallback: OperationStore {
     /// Sends each item to the store that decides about its key. The primary's part first: when the primary turns out to be
     /// away, nothing was done yet, and the items find their way anew.
     private func batch<Item: Sendable, Answer: Sendable>(
-        _ items: [Item], id: KeyPath<Item, OperationID> & Sendable, mayHold: Bool,
+        _ items: [Item], id: (Item) -> OperationID, mayHold: Bool,
         _ call: @Sendable (any OperationStore, [Item]) async throws(StoreError) -> [Answer],
         learn: (Answer, OperationID) -> Bool
     ) async throws(StoreError) -> [Answer] {
@@ -181,9 +181,9 @@ public final class Fallback: OperationStore {
         var answers = [Answer?](repeating: nil, count: items.count)
         while true {
             let open = answers.indices.filter { answers[$0] == nil }
-            let (primaryPart, secondPart) = try split(open, ids: open.map { items[$0][keyPath: id] }, mayHold: mayHold)
+            let (primaryPart, secondPart) = try split(open, ids: open.map { id(items[$0]) }, mayHold: mayHold)
             if !primaryPart.isEmpty {
-                let ids = primaryPart.map { items[$0][keyPath: id] }
+                let ids = primaryPart.map { id(items[$0]) }
                 do throws(StoreError) {
                     let results = try await call(primary, primaryPart.map { items[$0] })
                     state.withLock { state in
@@ -203,7 +203,7 @@ public final class Fallback: OperationStore {
                 }
             }
             guard !secondPart.isEmpty else { break }
-            let ids = secondPart.map { items[$0][keyPath: id] }
+            let ids = secondPart.map { id(items[$0]) }
             let places = Set(ids)
             await gate.enter(places)
             defer { gate.leave(places) }

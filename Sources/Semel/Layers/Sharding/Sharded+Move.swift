@@ -1,7 +1,7 @@
-public import SemelCore
+internal import SemelCore
 
 /// What came of moving slots to another shard.
-public struct MoveReport: Hashable, Sendable {
+public struct MoveReport: Sendable {
     /// The epoch of the map that holds now.
     public var epoch: UInt64
     /// Records copied, repeats included.

@@ -52,7 +52,8 @@ public final class Sharded<Shard: OperationStore>: OperationStore {
     public init(
         _ shards: [(name: String, store: Shard)], home: String, environment: Environment = .live
     ) async throws(StoreError) {
-        names = shards.map(\.name)
+        let names = shards.map(\.name)
+        self.names = names
         self.shards = shards.map(\.store)
         guard let homeStore = shards.first(where: { $0.name == home })?.store, Set(names).count == names.count,
             names.count <= ShardMap.slotCount
