@@ -48,9 +48,9 @@ public struct SlidingWindowSet<Element: Hashable> {
         return .entered
     }
 
-    public mutating func contains(_ element: Element, at now: Timestamp) -> Bool {
-        advance(to: now)
-        return slices.contains { $0.elements.contains(element) }
+    public func contains(_ element: Element, at now: Timestamp) -> Bool {
+        let now = max(latest, now)
+        return slices.contains { now < $0.end + window && $0.elements.contains(element) }
     }
 
     /// Takes an element out again.

@@ -1,4 +1,4 @@
-import Semel
+public import Semel
 
 extension Engine {
     /// A part of a page of the records that are to move; looks at no more than `rows` finished ones.

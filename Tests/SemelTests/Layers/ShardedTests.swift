@@ -21,7 +21,7 @@ struct ShardedTests {
         let stores = stores(["a", "b", "c", "d"])
         let sharded = try await Sharded(stores, home: "a")
         let results = try await sharded.claim((0..<400).map { request("\($0)") })
-        #expect(results.allSatisfy(\.isGranted))
+        #expect(results.allSatisfy { $0.isGranted })
         for (name, store) in stores {
             let count = try await store.operations(OperationQuery(limit: 1000)).operations.count { $0.id.scope == Scope("tenant", "subject") }
             #expect((60...140).contains(count), "\(name) has \(count)")
