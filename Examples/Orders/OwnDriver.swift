@@ -109,7 +109,7 @@ func ordersOnOwnDriver(path: String) async throws {
         ("order-1", Order(article: "lamp", count: 3)),
     ] {
         let result = try await connection.transaction {
-            try await records.once(key, scene: "order", payload: order, in: connection) {
+            try await records.once(key, scene: "order", payload: order, inTransaction: connection) {
                 let row = try await stock.read(["available"], key: [.text(order.article)], in: .sqlite).run(in: connection)
                 guard let row, let available = row.values[0].integer, available >= order.count else {
                     throw PermanentFailure(code: "sold-out", message: "fewer than \(order.count) of \(order.article)")

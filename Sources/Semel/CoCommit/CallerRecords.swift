@@ -6,7 +6,7 @@ public import SemelCore
 /// ```swift
 /// let records = CallerRecords(.postgres)          // once, in a migration: records.schema
 /// let result = try await database.transaction { transaction in
-///     try await records.once("order-42", scene: "order", payload: order, in: transaction) {
+///     try await records.once("order-42", scene: "order", payload: order, inTransaction: transaction) {
 ///         try await transaction.run("UPDATE stock SET …")
 ///         return Confirmation(number: 7)
 ///     }
@@ -76,7 +76,7 @@ public struct CallerRecords: Sendable {
     ///   body and the driver throw.
     public nonisolated(nonsending) func once<Value: Codable & Sendable>(
         _ key: String, in scope: Scope = Scope(), scene: String, payload: some Encodable, retention: Retention = .standard,
-        traceID: TraceID? = nil, in transaction: some CallerTransaction, environment: Environment = .live,
+        traceID: TraceID? = nil, inTransaction transaction: some CallerTransaction, environment: Environment = .live,
         _ body: () async throws -> Value
     ) async throws -> Result<Value> {
         let id = OperationID(scope: scope, key: try OperationKey(key))

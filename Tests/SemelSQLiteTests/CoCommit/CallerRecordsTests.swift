@@ -24,7 +24,7 @@ struct CallerRecordsTests {
         _ amount: Int64, key: String, _ driver: OwnDriver, retention: Retention = .standard, then: () throws -> Void = {}
     ) async throws -> CallerRecords.Result<Int64> {
         try await driver.transaction { transaction in
-            try await records.once(key, in: Scope("tenant"), scene: "withdraw", payload: amount, retention: retention, in: transaction) {
+            try await records.once(key, in: Scope("tenant"), scene: "withdraw", payload: amount, retention: retention, inTransaction: transaction) {
                 guard let balance = try transaction.integer("SELECT balance FROM account"), balance >= amount else {
                     _ = try transaction.run("UPDATE account SET balance = -1")
                     throw PermanentFailure(code: "no-funds", message: "too little")

@@ -34,10 +34,7 @@ struct LayerLawsTests {
         let store = try await layer.store(clock)
         if layer == .fallbackWithoutPrimary {
             // The first call finds out that the primary is away.
-            _ = try await store.claim(ClaimRequest(
-                id: .sample("first", in: Scope("found out")), fingerprint: .sample(""), owner: .ada, lease: .zero, onLapse: .reclaim, policy: .sample,
-                retention: Retention(response: .zero, key: .zero)))
-            _ = try await store.resolve(.sample("first", in: Scope("found out")), as: .notApplied, by: .sample)
+            await #expect(throws: StoreError.self) { try await store.record(of: .sample("nobody's", in: Scope("found out"))) }
         }
         return StoreSubject(store, clock: clock)
     }

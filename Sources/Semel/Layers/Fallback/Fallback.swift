@@ -301,7 +301,7 @@ public final class Fallback: OperationStore {
         return try await (isOfSecond ? second : primary).leaseRemaining(of: record)
     }
 
-    public func observe(_ id: OperationID) -> Observation { Observation(of: [primary.observe(id), second.observe(id)]) }
+    public func observe(_ id: OperationID) -> Observation { Observation(of: [primary.observe(id), second.observe(id)], in: environment) }
 
     public func verify(_ id: OperationID, owner: Owner, lease: Duration) async throws(StoreError) -> Grant? {
         try await at(id) { store throws(StoreError) in try await store.verify(id, owner: owner, lease: lease) }

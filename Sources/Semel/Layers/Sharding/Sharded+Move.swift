@@ -58,8 +58,7 @@ extension Sharded where Shard: RelocatableStore {
             if touched.count < 200 { break }
         }
 
-        let clock = ContinuousClock()
-        let start = clock.now
+        let start = mapRecord.environment.uptime()
         await gate.close(leaving)
         defer { gate.open(leaving) }
         let rest = state.withLock { $0.copied?.touched ?? [] }
@@ -82,7 +81,7 @@ extension Sharded where Shard: RelocatableStore {
             state.copied = nil
         }
         report.epoch = next.epoch
-        report.frozen = clock.now - start
+        report.frozen = mapRecord.environment.uptime() - start
         // Watchers of the old place are signalled by the removal; they must find the new one open. The second opening, by the
         // defer above, finds nothing closed.
         gate.open(leaving)
