@@ -90,7 +90,7 @@ struct CallerRecordsTests {
             #expect(receipt.epoch > last)
             last = receipt.epoch
             try await Task.sleep(for: .milliseconds(20))
-            if round == 1 { #expect(try records.purge(limit: 10).run(in: driver) == 1) }
+            if round == 1 { #expect(try await records.purge(limit: 10).run(in: driver) == 1) }
         }
         #expect(try driver.integer("SELECT balance FROM account") == 70)
     }
@@ -119,10 +119,10 @@ struct CallerRecordsTests {
     func incomplete() async throws {
         let driver = try open()
         let open = request(key("open"))
-        guard case .granted = try records.claim(open).run(in: driver) else { return _ = Issue.record("it is granted") }
+        guard case .granted = try await records.claim(open).run(in: driver) else { return _ = Issue.record("it is granted") }
         var other = open
         other.owner = Owner(high: 9, low: 9)
-        guard case .uncertain = try records.claim(other).run(in: driver) else { return _ = Issue.record("it is uncertain") }
+        guard case .uncertain = try await records.claim(other).run(in: driver) else { return _ = Issue.record("it is uncertain") }
 
         _ = try await withdraw(30, key: "k", driver)
         _ = try driver.run("UPDATE semel_atomic SET outcome = X'010203' WHERE outcome IS NOT NULL")

@@ -83,7 +83,7 @@ struct VersionedTableTests {
         _ = try driver.run("INSERT INTO orders VALUES ('s', 2, 1, 1, 'CREATED', 10, NULL)")
         let loose = try VersionedTable("orders", key: ["shop"], version: .number("version"))
         #expect(throws: SQLHelperError.self) { try loose.change(["total": 1], key: ["s"], from: version, in: .sqlite).run(in: driver) }
-        #expect(throws: SQLNameError.self) { try SQLName("") }
+        #expect(throws: SQLNameError.self) { _ = try SQLName("") }
         #expect(throws: SQLNameError.self) { try SQLName(String(repeating: "x", count: 64)) }
         #expect(throws: SQLNameError.self) { try SQLName("a\u{0}b") }
     }
@@ -152,9 +152,9 @@ struct VersionedTableTests {
                     for _ in 0..<25 {
                         _ = try await retry.run { attempt in
                             if attempt > 1 { conflicts.withLock { $0 += 1 } }
-                            let row = try orders.read(["total"], key: key, in: .sqlite).run(in: driver)!
+                            let row = try await orders.read(["total"], key: key, in: .sqlite).run(in: driver)!
                             await Task.yield()
-                            return try orders.change(["total": .integer(row.values[0].integer! + 1)], key: key, from: row.version, in: .sqlite)
+                            return try await orders.change(["total": .integer(row.values[0].integer! + 1)], key: key, from: row.version, in: .sqlite)
                                 .run(in: driver).get()
                         }
                     }
