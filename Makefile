@@ -24,7 +24,7 @@ build: ## Build everything in release mode
 	swift build -c release
 
 bench: ## Run the benchmarks: ratios against the limit, measured in one run
-	@scripts/install
+	@scripts/install benchmarks
 	swift run -c release --package-path Benchmarks semel-bench
 
 docs: ## Build the documentation of the libraries into .build/docs

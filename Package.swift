@@ -9,8 +9,12 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("InternalImportsByDefault"),
 ]
 
-func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+// Where every request passes: an asynchronous function stays where its caller runs, which saves a look for another place at
+// each call and each return.
+let staying: [SwiftSetting] = [.enableUpcomingFeature("NonisolatedNonsendingByDefault")]
+
+func library(_ name: String, _ dependencies: [Target.Dependency], _ more: [SwiftSetting] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings + more)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -70,18 +74,18 @@ let package = Package(
         // The core: what "once" means, as pure values and state machines. No I/O.
         library("SemelCore", [crypto]),
         // The runtime: the store protocol, the operations around it, and the memory store.
-        library("Semel", ["SemelCore", logging, metrics, lifecycle]),
+        library("Semel", ["SemelCore", logging, metrics, lifecycle], staying),
 
         // Stores.
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
-        library("SemelSQLite", ["Semel", "CSQLite", logging, crypto]),
+        library("SemelSQLite", ["Semel", "CSQLite", logging, crypto], staying),
 
         // HTTP: the rules, without a server; and their thin adapters.
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         library("SemelHTTP", [
             "Semel", "CZlib", httpTypes, nioCore, nioPosix, crypto,
             .product(name: "RawStructuredFieldValues", package: "swift-http-structured-headers"),
-        ]),
+        ], staying),
         library("SemelHummingbird", ["SemelHTTP", hummingbird, httpTypes, nioCore, logging]),
 
         // The program.

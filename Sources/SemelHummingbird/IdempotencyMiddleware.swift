@@ -20,7 +20,8 @@ public import SemelHTTP
 /// (a replay is given to whom they let through), and in front of what renders errors, so that a rendered error is what is
 /// recorded. An error that nothing rendered is answered as Hummingbird would: by its own response, or with 500 and no body.
 ///
-/// The handler runs in a task of its own: cancelling the request does not stop it, and task-local values reach it.
+/// The handler runs in a task of its own: cancelling the request does not stop it, and task-local values reach it, among them
+/// ``TraceContext/current``, whose `traceparent` belongs on what the handler sends.
 public struct IdempotencyMiddleware<Context: RequestContext>: RouterMiddleware {
     /// Who sends the request, once that is verified: a stable name, never a credential; `nil` when it is not known.
     public typealias Identity = @Sendable (Request, Context) async -> String?
@@ -52,7 +53,7 @@ public struct IdempotencyMiddleware<Context: RequestContext>: RouterMiddleware {
         if let answer = scene.ownAnswer(to: request.head) { return Response(answer) }
         guard scene.covers(request.head) else { return try await next(request, context) }
         let exchange = HTTPExchange(
-            request.head, identity: await identity?(request, context), traceID: request.headers[.traceparent].flatMap { TraceContext(traceparent: $0) }?.traceID, verify: verify)
+            request.head, identity: await identity?(request, context), trace: TraceContext.continuing(request.headers.value(of: .traceparent), random: scene.scene.operations.environment.random), verify: verify)
         let limit = scene.policy.responseLimit
         return try await withoutActuallyEscaping(next) { next in
             // The engine returns only when the handler has, so `next` is never called too late. It must not even be kept

@@ -116,12 +116,14 @@ public final class SQLiteStore: TransactionalStore {
         try await writer.submit { try $0.operation(reference) }
     }
 
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await writer.submit { try $0.resolve(id, as: resolution, by: act) }
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
+        try await writer.submit { try $0.resolve(id, as: resolution, by: act, expecting: epoch) }
     }
 
-    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await writer.submit { try $0.forget(id, by: act) }
+    public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await writer.submit { try $0.forget(id, by: act, expecting: epoch) }
     }
 
     public func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] {

@@ -13,7 +13,7 @@ extension Server {
         let source = source
         let gateway = try await Gateway(
             configuration: configuration, store: store, environment: environment,
-            observer: SceneObserver(metrics: metrics, logger: Logger(label: "semel.gateway")), logger: Logger(label: "semel.gateway"))
+            observer: SceneObserver(metrics: metrics, logger: Logger(label: "semel.gateway"), spans: telemetry?.spans), logger: Logger(label: "semel.gateway"))
         let controlPlane = try ControlPlane(
             admin: configuration.admin, claims: configuration.claims, store: store,
             claimsAPI: ClaimsAPI(store: store, environment: environment, observer: ClaimsMetrics(metrics)),
@@ -31,7 +31,7 @@ extension Server {
                 logger.error("The control plane keeps its former tokens.", metadata: ["step": "reload", "reason": .string(error.description)])
             }
         }
-        let uncertain = UncertainCount(store: store, metrics: metrics, environment: environment) {
+        let watch = StoreWatch(store: store, metrics: metrics, environment: environment) {
             source.current.scenes.map(\.name) + [ClaimsAPI.scene]
         }
         let announcement = Announcement { [configuration] in
@@ -41,7 +41,8 @@ extension Server {
             admin.port = try await controlPlane.port()
             ready(listen, admin)
         }
-        return [controlPlane, gateway, uncertain, announcement]
+        // Started first, it ends last, and sends what the others leave.
+        return (telemetry.map { [$0] } ?? []) + [controlPlane, gateway, watch, announcement]
     }
 }
 
@@ -53,38 +54,5 @@ private struct Announcement: Service {
         // A service that cannot start ends the group by itself, with its own error.
         guard (try? await announce()) != nil else { return }
         try? await gracefulShutdown()
-    }
-}
-
-/// Keeps `semel_uncertain{scene}` at what the store holds.
-private struct UncertainCount: Service {
-    static let interval = Duration.seconds(5)
-
-    let store: any OperationStore
-    let metrics: SemelMetrics
-    let environment: Semel.Environment
-    let scenes: @Sendable () -> [String]
-
-    func run() async throws {
-        await cancelWhenGracefulShutdown {
-            while !Task.isCancelled {
-                // While the store cannot be read, the last figure stays.
-                if let counts = try? await count() {
-                    for scene in scenes() { metrics.scene(scene).setUncertain(counts[scene] ?? 0) }
-                }
-                try? await environment.clock.sleep(for: Self.interval)
-            }
-        }
-    }
-
-    private func count() async throws -> [String: Int] {
-        var counts: [String: Int] = [:]
-        var query = OperationQuery(states: [.uncertain], limit: 1000)
-        repeat {
-            let page = try await store.operations(query)
-            for operation in page.operations { counts[operation.scene, default: 0] += 1 }
-            query.cursor = page.cursor
-        } while query.cursor != nil
-        return counts
     }
 }

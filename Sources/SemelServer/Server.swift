@@ -18,6 +18,8 @@ package struct Server: Sendable {
     package let store: any OperationStore
     package let metrics: SemelMetrics
     package let registry: PrometheusRegistry
+    /// `nil` unless the environment names a collector.
+    package let telemetry: TelemetryExporter?
     package let environment: Semel.Environment
     package let logger: Logger
     private let close: @Sendable () async -> Void
@@ -32,6 +34,8 @@ package struct Server: Sendable {
         let reading = ConfigurationReader.read(file: file, environment: variables)
         guard let configuration = reading.configuration else { throw StartupError(reading.mistakes) }
 
+        let telemetryConfiguration = try TelemetryConfiguration(environment: variables)
+
         let writer = LineWriter(configuration.log.destination)
         let registry = PrometheusRegistry(help: SemelMetrics.descriptions)
         Bootstrap.once(log: configuration.log, writer: writer, registry: registry)
@@ -42,11 +46,21 @@ package struct Server: Sendable {
             ])
         }
 
+        if let limit = OpenFiles.raiseLimit(), limit < configuration.openFilesNeeded {
+            logger.warning("The system allows fewer open files than the configured connections can need; clients will wait to be accepted.", metadata: [
+                "reason": .string("\(limit) of \(configuration.openFilesNeeded)"), "remedy": "raise the limit (ulimit -Hn, LimitNOFILE), or lower `connections` of the upstreams",
+            ])
+        }
+
         let metrics = SemelMetrics(factory: registry)
-        let (store, closeStore) = try await openStore(configuration.store, recovery, environment)
+        let telemetry = telemetryConfiguration.map {
+            TelemetryExporter($0, registry: registry, metrics: metrics, environment: environment, logger: Logger(label: "semel.telemetry"))
+        }
+        let (store, closeStore) = try await openStore(configuration.store, recovery, metrics, environment)
         return Server(
             source: ConfigurationSource(file: file, environment: variables, initial: configuration, logger: logger, clock: environment.clock),
-            store: MeteredStore(store, metrics: metrics, uptime: environment.uptime), metrics: metrics, registry: registry, environment: environment,
+            store: MeteredStore(store, metrics: metrics, uptime: environment.uptime), metrics: metrics, registry: registry, telemetry: telemetry,
+            environment: environment,
             logger: logger,
             close: {
                 await closeStore()
@@ -74,12 +88,12 @@ package struct Server: Sendable {
     }
 
     private static func openStore(
-        _ location: StoreLocation, _ recovery: Recovery, _ environment: Semel.Environment
+        _ location: StoreLocation, _ recovery: Recovery, _ metrics: SemelMetrics, _ environment: Semel.Environment
     ) async throws(StartupError) -> (any OperationStore, close: @Sendable () async -> Void) {
         switch location {
         case .memory: return (MemoryStore(), {})
         case .sqlite(let path):
-            var configuration = SQLiteStore.Configuration()
+            var configuration = SQLiteStore.Configuration(metrics: metrics.store("sqlite"))
             configuration.recovery =
                 switch recovery {
                 case .refuse: .refuse
@@ -106,7 +120,7 @@ private enum Bootstrap {
             return !isDone
         }
         guard isFirst else { return }
-        LoggingSystem.bootstrap { _ in JSONLogHandler(log, writer: writer) }
+        LoggingSystem.bootstrap({ JSONLogHandler(log, writer: writer, metadataProvider: $1) }, metadataProvider: .trace)
         MetricsSystem.bootstrap(registry)
     }
 }

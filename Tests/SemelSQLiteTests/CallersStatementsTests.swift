@@ -94,6 +94,80 @@ struct CallersStatementsTests {
         await store.close()
     }
 
+    @Test(
+        "a statement that would end the transaction, change the connection or touch the store's tables is refused, and the rest stays one",
+        arguments: [
+            "COMMIT", "END TRANSACTION", "ROLLBACK", "BEGIN", "BEGIN IMMEDIATE", "SAVEPOINT mine", "RELEASE semel_body", "ROLLBACK TO semel_body",
+            "PRAGMA synchronous = OFF", "PRAGMA journal_mode = DELETE", "PRAGMA writable_schema = ON", "PRAGMA recursive_triggers = ON",
+            "ATTACH DATABASE ':memory:' AS other", "DETACH DATABASE main", "VACUUM", "VACUUM INTO '/tmp/semel-copy.db'",
+            "DELETE FROM semel_live", "UPDATE Semel_Live SET record = x'00'", "INSERT INTO semel_completed VALUES (1, x'00')",
+            "WITH x AS (SELECT 1) DELETE FROM semel_state", "UPDATE semel_audit SET actor = 'mallory'", "DROP TABLE semel_policy",
+            "DROP TRIGGER semel_audit_is_not_changed", "ALTER TABLE semel_live RENAME TO live", "CREATE INDEX mine ON semel_live (record)",
+            "CREATE TRIGGER mine AFTER INSERT ON semel_live BEGIN SELECT 1; END", "CREATE TABLE semel_mine (id INTEGER)",
+        ], [false, true])
+    func refused(sql: String, isSwallowed: Bool) async throws {
+        let store = try await open()
+        try await store.finish(key("before"))
+        let act = { () async throws -> AtomicResult in
+            try await store.perform(request(key("a"))) { transaction, _ in
+                try transaction.execute("INSERT INTO item (name) VALUES ('mine')")
+                do {
+                    try transaction.execute(sql)
+                    Issue.record("\(sql) was not refused")
+                } catch {
+                    if !isSwallowed { throw error }
+                }
+                try transaction.execute("INSERT INTO item (name) VALUES ('more')")
+                return .commit(outcome("done"))
+            }
+        }
+        if isSwallowed {
+            guard case .performed = try await act() else { return _ = Issue.record("it did not run") }
+            #expect(try await names(store) == ["mine", "more"])
+            #expect(try await store.record(of: key("a"))?.outcome == outcome("done"))
+        } else {
+            await #expect(throws: SQLiteError.self) { _ = try await act() }
+            #expect(try await names(store).isEmpty)
+            #expect(try await store.record(of: key("a")) == nil)
+        }
+        #expect(await store.health().isReady)
+        await store.close()
+        // What was answered is in the file, and the file is whole.
+        let again = try await open()
+        #expect(try await again.record(of: key("before"))?.outcome == outcome("done"))
+        #expect(try await names(again) == (isSwallowed ? ["mine", "more"] : []))
+        #expect(try await again.read { try $0.query("SELECT count(*) FROM semel_policy")[0][0].integer } == 1)
+        await again.close()
+    }
+
+    @Test("a caller's trigger cannot reach the store's tables either")
+    func trigger() async throws {
+        let store = try await open()
+        try await store.finish(key("before"))
+        _ = try await store.perform(request(key("a"))) { transaction, _ in
+            try transaction.execute("CREATE TRIGGER wipe AFTER INSERT ON item BEGIN DELETE FROM semel_completed; END")
+            return .commit(outcome(""))
+        }
+        await #expect(throws: SQLiteError.self) {
+            _ = try await store.perform(request(key("b"))) { transaction, _ in
+                try transaction.execute("INSERT INTO item (name) VALUES ('x')")
+                return .commit(outcome(""))
+            }
+        }
+        #expect(try await store.record(of: key("before"))?.outcome == outcome("done"))
+        await store.close()
+    }
+
+    @Test("where only reading is allowed, nothing is written")
+    func readingOnly() async throws {
+        let store = try await open()
+        for sql in ["INSERT INTO item (name) VALUES ('a')", "COMMIT", "PRAGMA query_only = ON", "CREATE TABLE mine (id INTEGER)"] {
+            await #expect(throws: SQLiteError.self, "\(sql)") { _ = try await store.read { try $0.query(sql) } }
+        }
+        #expect(try await names(store).isEmpty)
+        await store.close()
+    }
+
     // MARK: In one transaction with others
 
     private final class Probe: Job, @unchecked Sendable {

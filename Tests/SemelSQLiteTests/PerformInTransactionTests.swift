@@ -45,6 +45,16 @@ struct PerformInTransactionTests {
         }
     }
 
+    @Test("a store that is only counted is the same store")
+    func metered() async throws {
+        try await withScene { _, store in
+            let metered = MeteredStore(store, metrics: SemelMetrics(), uptime: Environment.live.uptime)
+            let scene = try Operations(store: metered).scene(Policy(scene: "withdraw", effect: .localTransaction, minimum: .atomic))
+            #expect(try await withdraw(30, key: "w-1", scene, store).value == 70)
+            #expect(try await balance(store) == 70)
+        }
+    }
+
     @Test("64 callers with one key withdraw once (H15)")
     func race() async throws {
         try await withScene { scene, store in

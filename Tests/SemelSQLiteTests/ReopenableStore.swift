@@ -37,10 +37,12 @@ final class ReopenableStore: OperationStore {
     }
     func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage { try await store.operations(query) }
     func operation(_ reference: OperationReference) async throws(StoreError) -> StoredOperation? { try await store.operation(reference) }
-    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await store.resolve(id, as: resolution, by: act)
+    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await store.resolve(id, as: resolution, by: act, expecting: epoch)
     }
-    func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult { try await store.forget(id, by: act) }
+    func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await store.forget(id, by: act, expecting: epoch)
+    }
     func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] {
         try await store.audit(after: sequence, limit: limit)
     }

@@ -149,8 +149,6 @@ struct SQLiteSuite {
             id: OperationID(scope: scope, key: key), fingerprint: fingerprint, owner: Owner(using: &generator),
             lease: .seconds(30), onLapse: .uncertain, policy: policy)
     }
-
-    private func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 }
 
 /// SplitMix64 from a random start: drawing numbers must not cost what is measured a call into the kernel.

@@ -29,15 +29,23 @@ public struct Environment: Sendable {
     public static let live = Environment(
         clock: ContinuousClock(),
         random: {
-            var generator = SystemRandomNumberGenerator()
-            return generator.next()
-        },
+            let pool = RandomPool()
+            return { pool.next() }
+        }(),
         failpoints: .fromProcessEnvironment)
 
     /// Starts a task that outlives its caller.
     @discardableResult
     public func detach<Value: Sendable>(_ work: @escaping @Sendable () async -> Value) -> Task<Value, Never> {
         Task.detached(executorPreference: executor) { await work() }
+    }
+
+    /// Starts a task that its caller's cancellation does not reach, and that keeps the caller's task-local values. As far
+    /// as it comes without waiting, it runs at once and on the caller's thread, where the system can do that: handing it
+    /// to another thread, and its value back, would cost more than a short piece of work does.
+    package func detachHere<Value: Sendable>(_ work: @escaping @Sendable () async -> Value) -> Task<Value, Never> {
+        if executor == nil, #available(macOS 26.0, *) { return Task.immediate { await work() } }
+        return Task(executorPreference: executor) { await work() }
     }
 
     /// A generator that draws from ``random``.

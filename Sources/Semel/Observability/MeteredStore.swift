@@ -17,6 +17,7 @@ public struct MeteredStore: OperationStore {
     }
 
     public var capabilities: StoreCapabilities { store.capabilities }
+    public var unwrapped: any OperationStore { store.unwrapped }
 
     public func claim(_ requests: [ClaimRequest]) async throws(StoreError) -> [ClaimResult] {
         let start = uptime()
@@ -54,12 +55,14 @@ public struct MeteredStore: OperationStore {
         try await counted { () async throws(StoreError) in try await store.operation(reference) }
     }
 
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await counted { () async throws(StoreError) in try await store.resolve(id, as: resolution, by: act) }
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
+        try await counted { () async throws(StoreError) in try await store.resolve(id, as: resolution, by: act, expecting: epoch) }
     }
 
-    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await counted { () async throws(StoreError) in try await store.forget(id, by: act) }
+    public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await counted { () async throws(StoreError) in try await store.forget(id, by: act, expecting: epoch) }
     }
 
     public func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] {

@@ -66,6 +66,11 @@ public final class SemelMetrics: Sendable {
         counter.increment()
     }
 
+    /// `semel_telemetry_dropped_total{reason}`
+    package func droppedSpans(_ reason: String) -> Counter {
+        Counter(label: "semel_telemetry_dropped_total", dimensions: [("reason", reason)], factory: factory)
+    }
+
     /// What each metric is, for backends that tell.
     public static let descriptions = [
         "semel_claims_total": "Claims by what they were answered.",
@@ -80,6 +85,7 @@ public final class SemelMetrics: Sendable {
         "semel_lease_lost_total": "Operations whose lease lapsed while they ran.",
         "semel_retries_total": "Further attempts at an operation, by their number.",
         "semel_optimistic_lock_failures_total": "Changes under optimistic locking that were not made, by operation and reason.",
+        "semel_telemetry_dropped_total": "Spans that were never sent, by why.",
         "semel_degraded": "1 while a component keeps less than its promise.",
     ]
 }
@@ -178,13 +184,20 @@ public final class StoreMetrics: Sendable {
     private let factory: any MetricsFactory
     private let claimDuration: Metrics.Timer
     private let batchSize: Recorder
-    private let errors = Locked<[String: Counter]>([:])
+    private let errors: Locked<[String: Counter]>
 
     fileprivate init(store: String, factory: any MetricsFactory) {
         name = store
         self.factory = factory
         claimDuration = Metrics.Timer(label: "semel_claim_duration_seconds", dimensions: [("store", store)], factory: factory)
         batchSize = Recorder(label: "semel_store_batch_size", dimensions: [("store", store)], aggregate: true, factory: factory)
+        // There from the beginning, so that the first error is a change and not a new series.
+        let kinds: [StoreError.Code] = [.unavailable, .stopped, .refused, .indeterminate, .full, .damaged]
+        errors = Locked(Dictionary(uniqueKeysWithValues: kinds.map { ($0.description, Self.errors(store, $0.description, factory)) }))
+    }
+
+    private static func errors(_ store: String, _ kind: String, _ factory: any MetricsFactory) -> Counter {
+        Counter(label: "semel_store_errors_total", dimensions: [("store", store), ("kind", kind)], factory: factory)
     }
 
     /// `semel_claim_duration_seconds{store}`
@@ -192,14 +205,14 @@ public final class StoreMetrics: Sendable {
         claimDuration.record(duration: duration)
     }
 
-    /// `semel_store_batch_size{store}`
+    /// `semel_store_batch_size{store}`: items that were made durable together. Only a store that gathers them knows.
     public func batch(of size: Int) { batchSize.record(size) }
 
     /// `semel_store_errors_total{store,kind}`; the kind is a store error's code, one of a fixed set.
     public func failed(_ kind: String) {
         let counter = errors.withLock { counters in
             if let found = counters[kind] { return found }
-            let made = Counter(label: "semel_store_errors_total", dimensions: [("store", name), ("kind", kind)], factory: factory)
+            let made = Self.errors(name, kind, factory)
             counters[kind] = made
             return made
         }

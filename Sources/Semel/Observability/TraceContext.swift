@@ -10,14 +10,21 @@ public struct TraceContext: Hashable, Sendable, CustomStringConvertible {
     public let spanID: UInt64
     /// Whether whoever began the trace records it.
     public let isSampled: Bool
+    /// The span that this one continues; `nil` for the beginning of a trace, and for what was read from a field.
+    public let parentSpanID: UInt64?
 
     /// - Precondition: neither id is zero.
-    public init(traceID: TraceID, spanID: UInt64, isSampled: Bool) {
+    public init(traceID: TraceID, spanID: UInt64, isSampled: Bool, parentSpanID: UInt64? = nil) {
         precondition(spanID != 0 && (traceID.high | traceID.low) != 0, "a trace's ids are not zero")
         self.traceID = traceID
         self.spanID = spanID
         self.isSampled = isSampled
+        self.parentSpanID = parentSpanID
     }
+
+    /// The span that the current task works for. The HTTP rules set it for each request, so that logs, spans and what the
+    /// handler sends on belong together.
+    @TaskLocal public static var current: TraceContext?
 
     /// Reads `00-<32 hexadecimal digits>-<16>-<2>`; `nil` for anything else. Of a later version only what this one knows
     /// is read.
@@ -45,7 +52,14 @@ public struct TraceContext: Hashable, Sendable, CustomStringConvertible {
 
     /// A new span of the same trace: each attempt is one.
     public func child(random: () -> UInt64) -> TraceContext {
-        TraceContext(traceID: traceID, spanID: Self.nonzero(random), isSampled: isSampled)
+        TraceContext(traceID: traceID, spanID: Self.nonzero(random), isSampled: isSampled, parentSpanID: spanID)
+    }
+
+    /// This span in the trace of an earlier attempt, of which the id alone is known. A span that continues a trace of its
+    /// client's stays there.
+    package func joining(_ earlier: TraceID?) -> TraceContext {
+        guard parentSpanID == nil, let earlier, (earlier.high | earlier.low) != 0 else { return self }
+        return TraceContext(traceID: earlier, spanID: spanID, isSampled: isSampled)
     }
 
     /// The field's value.
@@ -53,6 +67,9 @@ public struct TraceContext: Hashable, Sendable, CustomStringConvertible {
 
     /// The span's id as 16 hexadecimal digits.
     public var spanText: String { TraceID.hexadecimal(spanID) }
+
+    /// ``parentSpanID``, likewise.
+    package var parentText: String? { parentSpanID.map(TraceID.hexadecimal) }
 
     public var description: String { traceparent }
 

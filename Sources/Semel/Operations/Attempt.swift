@@ -22,23 +22,25 @@ public final class Attempt: Sendable {
     public let scene: Scene
     public let id: OperationID
     public let grant: Grant
-    private let keeping: UInt64
+    private let start: Duration
     private let state: Locked<State>
 
     init(_ scene: Scene, _ id: OperationID, _ grant: Grant) {
         self.scene = scene
         self.id = id
         self.grant = grant
-        state = Locked(State(lastProgress: scene.operations.environment.uptime()))
-        keeping = scene.operations.keeper.newNumber()
-        scene.operations.keeper.keep(keeping, self)
+        start = scene.operations.environment.uptime()
+        state = Locked(State(lastProgress: start))
+        scene.operations.keeper.keep(self)
     }
 
-    deinit { scene.operations.keeper.letGo(keeping) }
+    deinit { scene.operations.keeper.letGo(self) }
 
     public var token: FencingToken { grant.token }
     public var epoch: Epoch { grant.token.epoch }
     public var reference: OperationReference { OperationReference(id) }
+    /// How long ago it was granted, on this process's clock.
+    public var age: Duration { scene.operations.environment.uptime() - start }
     /// How it ended, or `nil` while it is held.
     public var end: End? { state.withLock { $0.end } }
 
@@ -101,10 +103,17 @@ public final class Attempt: Sendable {
         let environment = scene.operations.environment
         let deadline = environment.uptime() + scene.policy.lease
         var pause = Duration.milliseconds(20)
+        var mayHaveBeenApplied = false
         while true {
             do {
-                return try await scene.store.apply(change, to: id, token: token)
+                let result = try await scene.store.apply(change, to: id, token: token)
+                // What is released leaves no record that could recognise the same release said again.
+                if case .release = change, result == .superseded, mayHaveBeenApplied, try await scene.store.record(of: id) == nil {
+                    return .applied
+                }
+                return result
             } catch where error.isTransient && environment.uptime() + pause < deadline {
+                if error.code == .indeterminate { mayHaveBeenApplied = true }
                 // Whoever cancels the caller does not want the store hammered.
                 let time = pause
                 await environment.detach { _ = try? await environment.clock.sleep(for: time) }.value
@@ -136,16 +145,23 @@ public final class Attempt: Sendable {
     /// A renewal was refused.
     func renewalRefused() async {
         guard state.withLock({ !$0.isFinishing && $0.end == nil }) else { return }
+        let record: Record?
+        do {
+            record = try await scene.store.record(of: id)
+        } catch {
+            // A store that cannot be read says nothing about the lease; the next renewal asks again.
+            return
+        }
         // A lapsed claim that nobody took over is uncertain and still carries our token: its late result counts.
-        if let record = try? await scene.store.record(of: id), record.token == token {
-            scene.operations.keeper.letGo(keeping)
+        if let record, record.token == token {
+            scene.operations.keeper.letGo(self)
         } else if state.withLock({ !$0.isFinishing }) {
             conclude(.leaseLost)
         }
     }
 
     func conclude(_ end: End) {
-        scene.operations.keeper.letGo(keeping)
+        scene.operations.keeper.letGo(self)
         let handlers = state.withLock { state -> [@Sendable (End) -> Void] in
             guard state.end == nil else { return [] }
             state.end = end

@@ -9,8 +9,7 @@ final class LeaseKeeper: Sendable {
     }
 
     private struct State {
-        var number: UInt64 = 0
-        var entries: [UInt64: Entry] = [:]
+        var entries: [ObjectIdentifier: Entry] = [:]
         /// When the task wakes next; `nil` while there is none.
         var wakesAt: Duration?
         var sleeper: Task<Void, Never>?
@@ -25,20 +24,13 @@ final class LeaseKeeper: Sendable {
         self.environment = environment
     }
 
-    func newNumber() -> UInt64 {
-        state.withLock { state in
-            state.number += 1
-            return state.number
-        }
-    }
-
-    func keep(_ number: UInt64, _ attempt: Attempt) {
+    func keep(_ attempt: Attempt) {
         let lease = attempt.scene.policy.lease
         // A policy with a progress deadline is looked at at least that often.
         let due = environment.uptime() + min(lease / 3, attempt.scene.policy.progress ?? lease)
         enum Step { case none, wake(Task<Void, Never>?), start }
         let step: Step = state.withLock { state in
-            state.entries[number] = Entry(attempt: attempt, lease: lease, due: due)
+            state.entries[ObjectIdentifier(attempt)] = Entry(attempt: attempt, lease: lease, due: due)
             guard let wakesAt = state.wakesAt else {
                 state.wakesAt = due
                 return .start
@@ -52,8 +44,10 @@ final class LeaseKeeper: Sendable {
         }
     }
 
-    func letGo(_ number: UInt64) {
-        state.withLock { state in state.entries[number] = nil }
+    /// An attempt says it again when it goes, so its identity is free for another one.
+    func letGo(_ attempt: Attempt) {
+        let identity = ObjectIdentifier(attempt)
+        state.withLock { state in _ = state.entries.removeValue(forKey: identity) }
     }
 
     /// Runs until a wake-up finds nothing to keep. So operations that come one after the other share one task.
@@ -84,12 +78,10 @@ final class LeaseKeeper: Sendable {
         let now = environment.uptime()
         let due: [Attempt] = state.withLock { state in
             var due: [Attempt] = []
-            for (number, entry) in state.entries where entry.due <= now {
-                guard let attempt = entry.attempt else {
-                    state.entries[number] = nil
-                    continue
-                }
-                state.entries[number]?.due = now + min(entry.lease / 3, attempt.scene.policy.progress ?? entry.lease)
+            for (identity, entry) in state.entries where entry.due <= now {
+                // One that is going takes its entry out itself.
+                guard let attempt = entry.attempt else { continue }
+                state.entries[identity]?.due = now + min(entry.lease / 3, attempt.scene.policy.progress ?? entry.lease)
                 due.append(attempt)
             }
             return due

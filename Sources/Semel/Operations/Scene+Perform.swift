@@ -64,6 +64,12 @@ public struct OperationError: Error, CustomStringConvertible {
     public var operation: OperationReference
     public var message: String
 
+    package init(code: Code, operation: OperationReference, message: String) {
+        self.code = code
+        self.operation = operation
+        self.message = message
+    }
+
     /// Whether trying the same again may give a value.
     public var isRetryable: Bool {
         switch code {
@@ -132,12 +138,14 @@ extension Scene {
         _ attempt: Attempt, _ body: @escaping @Sendable (Attempt) async throws -> Value
     ) async throws -> Performance<Value> {
         let value: Value
+        let outcome: Outcome
         do {
             value = try await attempt.race(body)
+            outcome = try .value(value)
         } catch {
             throw try await conclude(attempt, failedWith: error)
         }
-        try await record(.value(value), of: attempt)
+        try await record(outcome, of: attempt)
         return .performed(value, receipt(of: attempt))
     }
 
@@ -156,7 +164,8 @@ extension Scene {
             try await record(.failure(failure), of: attempt)
         case is any NotApplied:
             _ = try await attempt.release()
-        case let error as OperationError where error.code == .hung || error.code == .superseded:
+        // Its own end; that of another operation, performed inside the closure, is an error like any other.
+        case let error as OperationError where error.operation == attempt.reference && (error.code == .hung || error.code == .superseded):
             break
         default:
             switch active.assessment.onError {
@@ -207,9 +216,16 @@ extension Scene {
 
     /// Waits until nothing that the last holder sent can still be under way. A target that fences needs no waiting: once it
     /// was asked under the raised epoch, it refuses whatever comes late.
-    /// - Throws: `CancellationError`; then the target must not be asked.
+    ///
+    /// How long that is, the policy says that the operation was claimed under, whatever is configured now (H57): as far as
+    /// its text is the library's own (``Operations/scene(_:text:)``); otherwise this scene's policy.
+    /// - Throws: `CancellationError`, or ``StoreError``; then the target must not be asked.
     public func waitOutFlight(of attempt: Attempt) async throws {
-        guard case .queryable(let inFlight, isFenced: false) = policy.effect else { return }
+        var effect = policy.effect
+        if attempt.grant.policy != active.pinned.hash, let pinned = try await store.policy(attempt.grant.policy) {
+            effect = pinned.queryableEffect ?? effect
+        }
+        guard case .queryable(let inFlight, isFenced: false) = effect else { return }
         try await attempt.waitOut(inFlight)
     }
 

@@ -17,7 +17,7 @@ extension Scene {
     ) async throws -> Performance<Value> {
         let id = OperationID(scope: scope, key: try OperationKey(key))
         try checkMode(id)
-        guard (self.store as AnyObject) === (store as AnyObject) else {
+        guard (self.store.unwrapped as AnyObject) === (store.unwrapped as AnyObject) else {
             throw OperationError(
                 code: .misused, operation: OperationReference(id),
                 message: "The scene \(policy.scene) keeps its records in another store than the one whose transaction was given. Give the scene's own store.")
@@ -45,13 +45,7 @@ extension Scene {
             let receipt = Receipt(operation: OperationReference(id), epoch: grant.token.epoch, guarantee: guarantee)
             return .performed(value.withLock { $0! }, receipt)
         case .notRun(.completed(let record)): return try replay(record, of: id)
-        case .notRun(.inProgress(let lease)): throw OperationError(.inProgress(lease), of: id)
-        case .notRun(.mismatch): throw OperationError(.mismatch, of: id)
-        case .notRun(.expired): throw OperationError(.expired, of: id)
-        case .notRun(.tooManyKeys): throw OperationError(.tooManyKeys, of: id)
-        case .notRun(.unreadable(let what)): throw OperationError(.unreadable(what), of: id)
-        case .notRun(.uncertain(let record)): throw OperationError(.uncertain(reason: record.reason), of: id)
-        case .notRun(.granted): throw OperationError(.uncertain(reason: "not-of-this-database"), of: id)
+        case .notRun(let result): throw OperationError(Refusal(result) ?? .uncertain(reason: "not-of-this-database"), of: id)
         }
     }
 }

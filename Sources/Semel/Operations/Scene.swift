@@ -1,9 +1,11 @@
 /// One kind of operation: a policy, and the runtime that keeps it.
-public struct Scene: Sendable {
+// A class, because every request passes it on: a copy would count a dozen references, on all threads at once.
+public final class Scene: Sendable {
     public let operations: Operations
     public let active: ActivePolicy
 
-    public init(operations: Operations, active: ActivePolicy) {
+    /// - Parameter active: assessed on the store of these operations; on another one its level would be a guess.
+    package init(operations: Operations, active: ActivePolicy) {
         self.operations = operations
         self.active = active
     }
@@ -56,12 +58,28 @@ public enum Refusal: Hashable, Sendable {
     case unreadable(String)
 }
 
+extension Refusal {
+    /// Why a claim was not answered with a right to act or a result; `nil` when it was.
+    init?(_ result: ClaimResult) {
+        switch result {
+        case .granted, .completed: return nil
+        case .inProgress(let lease): self = .inProgress(lease)
+        case .mismatch: self = .mismatch
+        case .uncertain(let record): self = .uncertain(reason: record.reason)
+        case .expired: self = .expired
+        case .tooManyKeys: self = .tooManyKeys
+        case .unreadable(let what): self = .unreadable(what)
+        }
+    }
+}
+
 extension Scene {
     /// Claims an operation, waiting for somebody else's run of it as long as the policy says.
     ///
     /// The attempt that is returned is kept alive until it is finished or let go of. Cancelling the task ends the wait;
     /// a claim that was under way is released by its lease.
-    public func begin(_ call: OperationCall) async throws(StoreError) -> Beginning {
+    // Not public: where the effect is to share the record's transaction, only `perform` keeps that promise.
+    package func begin(_ call: OperationCall) async throws(StoreError) -> Beginning {
         let request = claimRequest(for: call)
         operations.environment.failpoints.pass(.beforeClaim)
         let result = try await claim(request)
@@ -113,24 +131,20 @@ extension Scene {
                 return .refused(.uncertain(reason: "target-may-have-forgotten"))
             }
             return grant.kind == .verify ? .verify(attempt) : .run(attempt)
-        case .completed(let record): return .completed(record)
-        case .inProgress(let lease): return .refused(.inProgress(lease))
-        case .mismatch: return .refused(.mismatch)
-        case .expired: return .refused(.expired)
-        case .tooManyKeys: return .refused(.tooManyKeys)
-        case .unreadable(let what): return .refused(.unreadable(what))
-        case .uncertain(let record):
+        case .completed(let record):
+            return .completed(record)
+        case .uncertain where active.assessment.onLapse == .verify:
             // Where the target can be asked, the retry asks it instead of waiting for a resolver.
-            guard active.assessment.onLapse == .verify, let attempt = try await verify(request.id) else {
-                return .refused(.uncertain(reason: record.reason))
-            }
-            return .verify(attempt)
+            if let attempt = try await verify(request.id) { return .verify(attempt) }
+        default:
+            break
         }
+        return .refused(Refusal(result) ?? .uncertain(reason: nil))
     }
 
     /// Whether a second run comes so late that a target that deduplicates may not know the first one any more (H22).
     private func targetMayHaveForgotten(_ attempt: Attempt) -> Bool {
-        guard attempt.grant.kind == .reclaimed, case .deduplicates(let keeps) = policy.effect,
+        guard attempt.grant.attempt > 1, case .deduplicates(let keeps) = policy.effect,
             guarantee == .deduplicatedByTarget
         else { return false }
         return attempt.grant.grantedAt - attempt.grant.createdAt >= keeps

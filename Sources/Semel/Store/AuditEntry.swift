@@ -13,7 +13,7 @@ public struct OperatorAct: Hashable, Sendable {
 }
 
 /// One line of the append-only audit log. Each carries the hash of the one before, so a changed, removed or inserted
-/// line shows (``verify(_:following:)``).
+/// line shows (``firstBreak(in:following:)``).
 ///
 /// Not guaranteed: that nobody with write access to the whole log recomputed all of it. Export the last hash to notice that.
 public struct AuditEntry: Hashable, Sendable {
@@ -48,8 +48,8 @@ public struct AuditEntry: Hashable, Sendable {
         hash = computedHash
     }
 
-    /// An entry read back from storage, hash and all.
-    package init(
+    /// An entry read back from storage, hash and all. Whether they agree, ``firstBreak(in:following:)`` tells.
+    public init(
         sequence: Int64, time: Timestamp, act: OperatorAct, action: String, operation: OperationReference, scene: String,
         detail: String, previousHash: [UInt8], storedHash: [UInt8]
     ) {

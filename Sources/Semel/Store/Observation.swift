@@ -8,7 +8,12 @@ public final class Observation: Sendable {
     private let stream: AsyncStream<Void>
     private let onEnd: @Sendable () -> Void
 
-    package init(stream: AsyncStream<Void>, onEnd: @escaping @Sendable () -> Void) {
+    /// A watch that a store of your own keeps.
+    ///
+    /// - Parameters:
+    ///   - stream: one element for every change of the key's record since this was made; buffer no more than the newest.
+    ///   - onEnd: called once, when the watch is released.
+    public init(stream: AsyncStream<Void>, onEnd: @escaping @Sendable () -> Void) {
         self.stream = stream
         self.onEnd = onEnd
     }
@@ -50,7 +55,7 @@ package final class ObservationRegistry: Sendable {
     package var isEmpty: Bool { state.withLock { $0.watchers.isEmpty } }
 
     package func signal(_ id: OperationID) {
-        let continuations = state.withLock { $0.watchers[id].map { Array($0.values) } ?? [] }
+        let continuations = state.withLock { $0.watchers.isEmpty ? [] : $0.watchers[id].map { Array($0.values) } ?? [] }
         for continuation in continuations { continuation.yield() }
     }
 }

@@ -16,6 +16,9 @@ public import SemelCore
 public protocol OperationStore: Sendable {
     var capabilities: StoreCapabilities { get }
 
+    /// The store that keeps the records: this one, or the one that this one only passes its calls on to.
+    var unwrapped: any OperationStore { get }
+
     func claim(_ requests: [ClaimRequest]) async throws(StoreError) -> [ClaimResult]
     func apply(_ transitions: [Transition]) async throws(StoreError) -> [TransitionResult]
 
@@ -39,9 +42,15 @@ public protocol OperationStore: Sendable {
     func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage
     func operation(_ reference: OperationReference) async throws(StoreError) -> StoredOperation?
     /// Decides about an uncertain operation; the audit entry is written in the same transaction.
-    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult
+    /// - Parameter epoch: that of the record the decision is about. It is compared in the same atomic step: when the record
+    ///   is at another by then, nothing is changed or written, and the answer is *superseded*. `nil` decides about whatever
+    ///   there is.
+    func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult
     /// Lets a finished key run again; the audit entry is written in the same transaction.
-    func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult
+    /// - Parameter epoch: as for ``resolve(_:as:by:expecting:)``.
+    func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult
     func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry]
     /// The text of a policy that a record is pinned to.
     func policy(_ hash: PolicyHash) async throws(StoreError) -> PinnedPolicy?
@@ -55,12 +64,24 @@ public protocol OperationStore: Sendable {
 }
 
 extension OperationStore {
+    public var unwrapped: any OperationStore { self }
+
     public func claim(_ request: ClaimRequest) async throws(StoreError) -> ClaimResult {
         try await claim([request])[0]
     }
 
     public func apply(_ change: Transition.Change, to id: OperationID, token: FencingToken) async throws(StoreError) -> TransitionResult {
         try await apply([Transition(id: id, token: token, change: change)])[0]
+    }
+
+    /// Decides about an uncertain operation, whatever epoch it is at.
+    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+        try await resolve(id, as: resolution, by: act, expecting: nil)
+    }
+
+    /// Lets a finished key run again, whatever epoch it is at.
+    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+        try await forget(id, by: act, expecting: nil)
     }
 }
 

@@ -1,9 +1,10 @@
-package import SemelCore
+public import SemelCore
 
-// Shared by the stores that keep the audit log themselves.
+// For stores that keep the audit log and list operations themselves.
 
 extension Resolution {
-    package var action: String {
+    /// The action's name in an ``AuditEntry``.
+    public var action: String {
         switch self {
         case .applied: "resolve-applied"
         case .notApplied: "resolve-not-applied"
@@ -13,7 +14,7 @@ extension Resolution {
 
 extension RecordMachine.Change {
     /// What an operator's act did to a record, for the audit log: states and epochs, never key or outcome.
-    package func auditDetail(before: Record) -> String {
+    public func auditDetail(before: Record) -> String {
         let old = "\(before.state) epoch \(before.epoch)"
         return switch self {
         case .keep: old
@@ -24,10 +25,13 @@ extension RecordMachine.Change {
 }
 
 extension OperationQuery {
-    package func matches(_ operation: StoredOperation, at now: Timestamp) -> Bool {
+    /// Whether an operation, as it stands now, is one to be listed; says nothing about the page.
+    ///
+    /// - Parameter now: the store's retention time.
+    public func matches(_ operation: StoredOperation, at now: Timestamp) -> Bool {
         let record = operation.record
         return (states?.contains(record.state) ?? true)
-            && (scene.map { $0 == operation.scene } ?? true)
+            && (scene.map { ExactText($0) == ExactText(operation.scene) } ?? true)
             && (scope.map { $0 == operation.id.scope } ?? true)
             && (key.map { $0 == operation.id.key } ?? true)
             && (unchangedFor.map { now - record.changedAt >= $0 } ?? true)

@@ -61,6 +61,15 @@ public struct Digest256: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
+    /// Appends the 32 bytes.
+    func write(to writer: inout ByteWriter) {
+        // The first byte is the most significant one, and the writer begins with the least significant.
+        writer.write(words.0.byteSwapped)
+        writer.write(words.1.byteSwapped)
+        writer.write(words.2.byteSwapped)
+        writer.write(words.3.byteSwapped)
+    }
+
     /// The 32 bytes.
     public var bytes: [UInt8] {
         var bytes: [UInt8] = []

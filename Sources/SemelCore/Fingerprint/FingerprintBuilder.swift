@@ -77,7 +77,7 @@ public struct FingerprintBuilder: Sendable {
         switch body {
         case .hashing(let hasher):
             parts.append("raw")
-            parts.append(Digest256(finalizing: hasher).bytes)
+            parts.append(Digest256(finalizing: hasher))
         case .collecting(let bytes, .selected(let selectors)):
             let value = try JSONValue(parsing: bytes)
             parts.append("select")
@@ -87,13 +87,16 @@ public struct FingerprintBuilder: Sendable {
             }
         case .collecting(let bytes, _):
             parts.append("json")
-            parts.append(Digest256(hashing: try JSONValue(parsing: bytes).canonicalBytes()).bytes)
+            parts.append(Digest256(hashing: try JSONValue(parsing: bytes).canonicalBytes()))
         }
         return Fingerprint(Digest256(hashing: parts))
     }
 
     /// Type and subtype without parameters, in lower case.
     private static func essence(of mediaType: String) -> String {
+        if mediaType.utf8.allSatisfy({ $0 > 0x20 && $0 != UInt8(ascii: ";") && !(UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) }) {
+            return mediaType
+        }
         var bytes = mediaType.utf8.prefix { $0 != UInt8(ascii: ";") }
         func isBlank(_ byte: UInt8?) -> Bool { byte == 0x20 || byte == 0x09 }
         while isBlank(bytes.first) { bytes.removeFirst() }

@@ -22,6 +22,13 @@ public struct LengthPrefixed: Hashable, Sendable {
         writer.writeOptional(text) { $0.writeLengthPrefixed($1) }
     }
 
+    /// Appends a digest's 32 bytes.
+    mutating func append(_ digest: Digest256) {
+        writer.write(true)
+        writer.writeVarint(UInt64(Digest256.byteCount))
+        digest.write(to: &writer)
+    }
+
     /// Appends bytes.
     public mutating func append(_ part: some Collection<UInt8>) {
         writer.write(true)

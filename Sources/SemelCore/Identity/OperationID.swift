@@ -15,7 +15,7 @@ public struct OperationID: Hashable, Sendable {
 ///
 /// It is the first half of a SHA-256 over the length-prefixed scope and key. A reference finds a record; it never
 /// decides whether two operations are the same: stores compare the whole key.
-public struct OperationReference: Hashable, Sendable, CustomStringConvertible {
+public struct OperationReference: Hashable, Comparable, Sendable, CustomStringConvertible {
     public let high: UInt64
     public let low: UInt64
 
@@ -48,6 +48,9 @@ public struct OperationReference: Hashable, Sendable, CustomStringConvertible {
         else { return nil }
         self.init(high: high, low: low)
     }
+
+    /// The order of their texts.
+    public static func < (left: OperationReference, right: OperationReference) -> Bool { (left.high, left.low) < (right.high, right.low) }
 
     public var description: String { "op_" + Self.hexadecimal(high) + Self.hexadecimal(low) }
 

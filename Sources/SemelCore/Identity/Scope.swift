@@ -18,8 +18,8 @@ public struct Scope: Hashable, Sendable, CustomStringConvertible {
         bytes = writer.bytes
     }
 
-    /// A scope read back from storage.
-    package init(bytes: [UInt8]) {
+    /// A scope read back from storage, as ``bytes`` had it.
+    public init(bytes: [UInt8]) {
         self.bytes = bytes
     }
 

@@ -26,3 +26,14 @@ extension Policy {
         ].joined(separator: " ")
     }
 }
+
+extension PinnedPolicy {
+    /// The effect of a policy that was pinned by ``Policy/text``, where it can be asked; `nil` for all others.
+    package var queryableEffect: Effect? {
+        let beginning = "effect=queryable(inFlight: "
+        guard text.hasPrefix(beginning), let end = text.firstIndex(of: ")") else { return nil }
+        let parts = String(text[..<end].dropFirst(beginning.count)).split(separator: " seconds, isFenced: ")
+        guard parts.count == 2, let seconds = Double(parts[0]), let isFenced = Bool(String(parts[1])) else { return nil }
+        return .queryable(inFlight: .seconds(seconds), isFenced: isFenced)
+    }
+}

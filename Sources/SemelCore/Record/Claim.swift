@@ -77,10 +77,12 @@ public struct Grant: Hashable, Sendable {
     public var grantedAt: Timestamp
     /// The policy that holds for this operation: the one it was first claimed under.
     public var policy: PolicyHash
+    /// The trace in which the operation was first claimed.
+    public var traceID: TraceID?
 
     public init(
         kind: Kind, token: FencingToken, leaseRemaining: Duration, attempt: UInt32, previousChange: Timestamp? = nil,
-        createdAt: Timestamp, grantedAt: Timestamp, policy: PolicyHash
+        createdAt: Timestamp, grantedAt: Timestamp, policy: PolicyHash, traceID: TraceID? = nil
     ) {
         self.kind = kind
         self.token = token
@@ -90,5 +92,6 @@ public struct Grant: Hashable, Sendable {
         self.createdAt = createdAt
         self.grantedAt = grantedAt
         self.policy = policy
+        self.traceID = traceID
     }
 }

@@ -11,6 +11,17 @@ public struct Outcome: Hashable, Sendable {
             self.name = name
             self.value = value
         }
+
+        // Byte for byte: a repeated *complete* with another spelling of a value is another outcome (H27).
+
+        public static func == (left: Field, right: Field) -> Bool {
+            ExactText(left.name) == ExactText(right.name) && ExactText(left.value) == ExactText(right.value)
+        }
+
+        public func hash(into hasher: inout Hasher) {
+            hasher.combine(ExactText(name))
+            hasher.combine(ExactText(value))
+        }
     }
 
     public enum Body: Hashable, Sendable {

@@ -61,7 +61,8 @@ public struct Record: Hashable, Sendable {
     public var retention: Retention
     /// How often the operation was started.
     public var attempt: UInt32
-    /// On the store's lease clock; meaningless once the record is uncertain or completed.
+    /// On the store's lease clock: until when its holder is left alone. In an uncertain record, when the last holder's right
+    /// to send anything ended, from which a bounded time in flight is waited out. Meaningless once the record is completed.
     public var leaseUntil: Timestamp
     public var createdAt: Timestamp
     /// When the state was last entered; the retentions of a completed record count from here.

@@ -64,7 +64,10 @@ public enum RecordMachine {
             if record.leaseUntil > now.lease {
                 // Its own claim, whose answer was lost (H14).
                 if record.owner == request.owner, record.state != .streaming {
-                    return (.granted(grant(record.state == .verifying ? .verify : .again, record, at: now)), .keep)
+                    var given = grant(record.state == .verifying ? .verify : .again, record, at: now)
+                    // The holder before lost its right when this one took over, at the latest.
+                    if record.attempt > 1 || record.state == .verifying { given.previousChange = record.changedAt }
+                    return (.granted(given), .keep)
                 }
                 return (.inProgress(leaseRemaining: record.leaseUntil - now.lease), .keep)
             }
@@ -173,10 +176,12 @@ public enum RecordMachine {
     /// owner that was given up changes nothing any more (H61).
     ///
     /// *Superseded* unless the record is uncertain, or lapsed: a decision never overrides somebody at work.
+    /// - Parameter expected: the epoch the decision is about; *superseded* when the record is at another.
     public static func resolve(
-        _ resolution: Resolution, on stored: Record?, at now: StoreTime, nextEpoch: (Epoch) -> Epoch
+        _ resolution: Resolution, on stored: Record?, expecting expected: Epoch? = nil, at now: StoreTime,
+        nextEpoch: (Epoch) -> Epoch
     ) -> (TransitionResult, Change) {
-        guard var record = settled(stored, at: now), record.state != .completed,
+        guard var record = settled(stored, at: now), record.state != .completed, record.isAt(expected),
             record.state == .uncertain || record.leaseUntil <= now.lease
         else { return (.superseded, .keep) }
         switch resolution {
@@ -190,8 +195,11 @@ public enum RecordMachine {
     }
 
     /// An operator's wish to let a finished key run again. *Superseded* while the operation is live: that takes ``resolve``.
-    public static func forget(_ stored: Record?, at now: StoreTime) -> (TransitionResult, Change) {
-        guard let record = settled(stored, at: now), !record.isLive else { return (.superseded, .keep) }
+    /// - Parameter expected: the epoch the decision is about; *superseded* when the record is at another.
+    public static func forget(
+        _ stored: Record?, expecting expected: Epoch? = nil, at now: StoreTime
+    ) -> (TransitionResult, Change) {
+        guard let record = settled(stored, at: now), !record.isLive, record.isAt(expected) else { return (.superseded, .keep) }
         return (.applied, .remove)
     }
 
@@ -207,7 +215,7 @@ public enum RecordMachine {
     private static func grant(_ kind: Grant.Kind, _ record: Record, at now: StoreTime) -> Grant {
         Grant(
             kind: kind, token: record.token, leaseRemaining: record.leaseUntil - now.lease, attempt: record.attempt,
-            createdAt: record.createdAt, grantedAt: now.retention, policy: record.policy)
+            createdAt: record.createdAt, grantedAt: now.retention, policy: record.policy, traceID: record.traceID)
     }
 
     /// Why a record became uncertain by itself.
@@ -215,4 +223,9 @@ public enum RecordMachine {
         public static let lapsed = "lease-lapsed"
         public static let interruptedStream = "stream-interrupted"
     }
+}
+
+extension Record {
+    /// Whether a decision that was made about this epoch, or about none, is about this record.
+    fileprivate func isAt(_ expected: Epoch?) -> Bool { expected == nil || epoch == expected }
 }

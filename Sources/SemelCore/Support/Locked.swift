@@ -18,7 +18,7 @@ public final class Locked<Value>: @unchecked Sendable {
     // Sendable is unchecked because the compiler cannot see that `value` is only reached with the mutex held, and leaves
     // its isolation only through `sending`.
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
-    nonisolated(unsafe) private var value: Value
+    @usableFromInline nonisolated(unsafe) var value: Value
 
     public init(_ value: consuming sending Value) {
         mutex = .allocate(capacity: 1)
@@ -37,13 +37,19 @@ public final class Locked<Value>: @unchecked Sendable {
     }
 
     /// Runs `body` with exclusive access to the value, and returns or throws what it does.
+    // Inlinable, because a generic call costs several times what the lock does.
+    @inlinable
     public func withLock<Result, Failure: Error>(
         _ body: (inout sending Value) throws(Failure) -> sending Result
     ) throws(Failure) -> sending Result {
-        check(pthread_mutex_lock(mutex), "lock")
-        defer { check(pthread_mutex_unlock(mutex), "unlock") }
+        lock()
+        defer { unlock() }
         return try body(&value)
     }
+
+    @usableFromInline func lock() { check(pthread_mutex_lock(mutex), "lock") }
+
+    @usableFromInline func unlock() { check(pthread_mutex_unlock(mutex), "unlock") }
 }
 
 /// A mutex that fails means that memory is damaged or that the lock is misused; going on would break exclusivity.

@@ -13,8 +13,12 @@ extension HTTPScene {
         } catch is BodyTooLarge {
             throw tooLarge
         } catch let error as SpoolError {
-            throw HTTPProblem(.storeUnavailable, "The request's body cannot be held: \(error)", retryAfter: 30)
+            throw notHeld(error)
         }
+    }
+
+    func notHeld(_ error: any Error) -> HTTPProblem {
+        HTTPProblem(.storeUnavailable, "The request's body cannot be held: \(error)", retryAfter: 30)
     }
 
     /// What the request asks for, and its key where that is part of the body.
@@ -28,12 +32,17 @@ extension HTTPScene {
             var key: OperationKey?
             if policy.fingerprint == .raw, keySource == nil {
                 let decoder = coding == "gzip" ? GzipDecoder(limit: policy.requestLimit) : nil
-                for try await piece in body {
+                func take(_ piece: ByteBuffer) throws {
                     if let decoder {
                         try decoder.decode(piece.readableBytesView) { builder.update($0) }
                     } else {
                         builder.update(piece.readableBytesView)
                     }
+                }
+                if let bytes = body.bytes {
+                    if bytes.readableBytes > 0 { try take(bytes) }
+                } else {
+                    for try await piece in body { try take(piece) }
                 }
                 try decoder?.finish()
             } else {
@@ -111,8 +120,8 @@ extension FingerprintBuilder {
         let target = request.path ?? ""
         let question = target.utf8.firstIndex(of: UInt8(ascii: "?"))
         self.init(
-            method: request.method.rawValue, path: String(target[..<(question ?? target.endIndex)]),
-            query: question.map { String(target[target.utf8.index(after: $0)...]) }, mediaType: request.headerFields[.contentType],
+            method: request.method.rawValue, path: question.map { String(target[..<$0]) } ?? target,
+            query: question.map { String(target[target.utf8.index(after: $0)...]) }, mediaType: request.headerFields.value(of: .contentType),
             mode: mode)
     }
 }
@@ -138,11 +147,11 @@ extension HTTPPolicy.BodyFingerprint {
 }
 
 extension HTTPRequest {
-    var declaredLength: Int? { headerFields[.contentLength].flatMap { Int($0) } }
+    var declaredLength: Int? { headerFields.value(of: .contentLength).flatMap { Int($0) } }
 
     /// The body's content coding in lower case; `nil` for none.
     fileprivate var contentCoding: String? {
-        guard let coding = headerFields[.contentEncoding]?.trimmingBlanks.lowercased(), !coding.isEmpty, coding != "identity" else { return nil }
+        guard let coding = headerFields.value(of: .contentEncoding)?.trimmingBlanks.lowercased(), !coding.isEmpty, coding != "identity" else { return nil }
         return coding == "x-gzip" ? "gzip" : coding
     }
 }

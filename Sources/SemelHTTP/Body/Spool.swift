@@ -25,28 +25,91 @@ public final class Spool: Sendable {
     /// Takes a body in.
     /// - Throws: ``BodyTooLarge``, ``SpoolError``, and what reading the body throws.
     func take<Source: AsyncSequence>(_ source: Source, limit: Int) async throws -> SpooledBody where Source.Element == ByteBuffer {
+        var taken = Taken(self)
+        for try await piece in source where piece.readableBytes > 0 { try await taken.append(piece, limit: limit) }
+        return taken.body
+    }
+
+    /// Takes a body in, or lets it pass, once and whole, when it is too large or cannot be held; then why is told.
+    /// - Throws: what reading the body throws.
+    func takeOrPass<Source: AsyncSequence & Sendable>(
+        _ source: Source, limit: Int
+    ) async throws -> (body: SpooledBody, reason: (any Error)?) where Source.Element == ByteBuffer {
+        var taken = Taken(self)
+        var rest = source.makeAsyncIterator()
+        while let piece = try await rest.next() {
+            guard piece.readableBytes > 0 else { continue }
+            do {
+                try await taken.append(piece, limit: limit)
+            } catch {
+                return (SpooledBody(passing: ResumedBody(beginning: taken.body, piece: piece, rest: rest)), error)
+            }
+        }
+        return (taken.body, nil)
+    }
+
+    /// What was taken in of a body so far.
+    private struct Taken {
+        let spool: Spool
+        let share: SpoolBudget.Share
         var memory = ByteBuffer()
-        let share = SpoolBudget.Share(budget)
         var extents: SpoolFile.Extents?
         var length = 0
-        for try await piece in source where piece.readableBytes > 0 {
-            length += piece.readableBytes
-            guard length <= limit else { throw BodyTooLarge() }
+
+        init(_ spool: Spool) {
+            self.spool = spool
+            share = SpoolBudget.Share(spool.budget)
+        }
+
+        /// A piece that it throws for is not part of it.
+        mutating func append(_ piece: ByteBuffer, limit: Int) async throws {
+            let longer = length + piece.readableBytes
+            guard longer <= limit else { throw BodyTooLarge() }
             if let extents {
                 try await extents.append(piece)
-            } else if length <= memoryLimit, share.grow(to: length) {
+            } else if longer <= spool.memoryLimit, share.grow(to: longer) {
                 // Copied, because a piece may be a small part of a large buffer of the connection.
                 memory.writeImmutableBuffer(piece)
             } else {
-                let overflow = SpoolFile.Extents(in: file)
+                let overflow = SpoolFile.Extents(in: spool.file)
                 if memory.readableBytes > 0 { try await overflow.append(memory) }
                 try await overflow.append(piece)
                 memory = ByteBuffer()
                 share.grow(to: 0)
                 extents = overflow
             }
+            length = longer
         }
-        return SpooledBody(extents.map { .file($0) } ?? .memory(memory, share))
+
+        var body: SpooledBody { SpooledBody(extents.map { .file($0) } ?? .memory(memory, share)) }
+    }
+}
+
+/// A body of which the beginning was taken in, and the rest still comes. It can be read once.
+private struct ResumedBody<Rest: AsyncIteratorProtocol>: AsyncSequence, @unchecked Sendable where Rest.Element == ByteBuffer {
+    // Sendable is unchecked: the rest goes to the one who reads the body, after the one who took its beginning has let it go.
+    let beginning: SpooledBody
+    let piece: ByteBuffer
+    let rest: Rest
+
+    func makeAsyncIterator() -> Iterator { Iterator(beginning: beginning.makeAsyncIterator(), piece: piece, rest: rest) }
+
+    struct Iterator: AsyncIteratorProtocol {
+        var beginning: SpooledBody.Iterator?
+        var piece: ByteBuffer?
+        var rest: Rest
+
+        mutating func next() async throws -> ByteBuffer? { try await next(isolation: #isolation) }
+
+        mutating func next(isolation actor: isolated (any Actor)?) async throws(any Error) -> ByteBuffer? {
+            if let held = try await beginning?.next(isolation: actor) { return held }
+            beginning = nil
+            if let piece {
+                self.piece = nil
+                return piece
+            }
+            return try await rest.next(isolation: actor)
+        }
     }
 }
 
@@ -66,9 +129,10 @@ final class SpoolBudget: Sendable {
     }
 
     /// The part that one body takes; given back when it is let go of.
-    final class Share: Sendable {
+    final class Share: @unchecked Sendable {
+        // Sendable is unchecked: only the one task that takes the body in changes it, before anybody else has it.
         private let budget: SpoolBudget
-        private let taken = Locked(0)
+        private var taken = 0
 
         init(_ budget: SpoolBudget) {
             self.budget = budget
@@ -79,12 +143,9 @@ final class SpoolBudget: Sendable {
         /// Changes the part; false, and unchanged, when there is too little left.
         @discardableResult
         func grow(to bytes: Int) -> Bool {
-            taken.withLock { taken in
-                let more = bytes - taken
-                guard budget.take(more) else { return false }
-                taken = bytes
-                return true
-            }
+            guard budget.take(bytes - taken) else { return false }
+            taken = bytes
+            return true
         }
     }
 

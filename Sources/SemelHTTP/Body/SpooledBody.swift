@@ -29,7 +29,7 @@ public final class SpooledBody: AsyncSequence, Sendable {
     private struct PassingIterator<Base: AsyncIteratorProtocol>: AsyncIteratorProtocol where Base.Element == ByteBuffer {
         var base: Base
 
-        mutating func next() async throws -> ByteBuffer? { try await base.next() }
+        mutating func next() async throws -> ByteBuffer? { try await next(isolation: #isolation) }
 
         mutating func next(isolation actor: isolated (any Actor)?) async throws(any Error) -> ByteBuffer? {
             try await base.next(isolation: actor)

@@ -36,13 +36,20 @@ final class BodyRelay: Sendable {
         }
     }
 
+    /// Ends the body. Only the first end counts.
     func end(_ end: Result<HTTPFields?, any Error>) {
         let receiver = state.withLock { state -> CheckedContinuation<Void, Never>? in
-            state.end = end
+            if state.end == nil { state.end = end }
             defer { state.receiver = nil }
             return state.receiver
         }
         receiver?.resume()
+    }
+
+    /// Ends the body at once, whatever was not fetched yet: the client is told, and the maker waits no longer.
+    func breakOff(_ error: any Error) {
+        end(.failure(error))
+        abandon()
     }
 
     // MARK: The client's side

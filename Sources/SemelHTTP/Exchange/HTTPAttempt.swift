@@ -8,35 +8,35 @@ struct HTTPAttempt: Sendable {
 
     let http: HTTPScene
     let attempt: Attempt
-    /// When it was granted, on this process's clock.
-    private let start: Duration
+    /// What this request asks for, to tell whether what stands in the record is its own.
+    private let fingerprint: Fingerprint
 
-    init(_ http: HTTPScene, _ attempt: Attempt) {
+    init(_ http: HTTPScene, _ attempt: Attempt, _ fingerprint: Fingerprint) {
         self.http = http
         self.attempt = attempt
-        start = http.environment.uptime()
+        self.fingerprint = fingerprint
     }
 
     var policy: HTTPPolicy { http.policy }
     var failpoints: Failpoints { http.environment.failpoints }
 
     /// Runs the handler in a task of its own: a client that leaves does not stop it (H41). It is cancelled only when the
-    /// attempt ends before it does (superseded, or hung); what it does then must not count any more.
+    /// attempt ends before it does (superseded, or hung); what it does then must not count any more. As far as it comes
+    /// without waiting it runs on the caller's thread, and is told of its cancellation when it waits.
     func run(_ body: SpooledBody, _ handler: @escaping Handler) async -> HTTPAnswer {
         let task = detach { await perform(body, handler) }
-        attempt.onEnd { if $0 != .finished { task.cancel() } }
+        // In `observe` nothing stops a request.
+        if http.mode == .enforce { attempt.onEnd { if $0 != .finished { task.cancel() } } }
         return await task.value
     }
 
     /// Asks the target whether the effect of a lost holder happened, and runs the handler if it did not.
-    func verifyThenRun(
-        _ body: SpooledBody, _ verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)?, _ handler: @escaping Handler
-    ) async -> HTTPAnswer {
+    func verifyThenRun(_ body: SpooledBody, _ exchange: HTTPExchange, _ handler: @escaping Handler) async -> HTTPAnswer {
         await detach {
             // In `observe` nobody waits and nobody is turned away.
             guard http.mode == .enforce else { return await proceed(body, handler) }
-            guard let verify else { return await remainUncertain("no-verification") }
-            do { try await http.scene.waitOutFlight(of: attempt) } catch { return await remainUncertain("verification-cancelled") }
+            guard let verify = exchange.verify else { return await remainUncertain("no-verification") }
+            do { try await (exchange.waitOutFlight ?? http.scene.waitOutFlight)(attempt) } catch { return await remainUncertain("verification-cancelled") }
             failpoints.pass(.whileVerifying)
             switch (try? await verify(attempt)) ?? .unknown {
             case .applied(let outcome): return await record(verified: outcome ?? .unknownButApplied)
@@ -48,7 +48,7 @@ struct HTTPAttempt: Sendable {
 
     /// Not `Task.detached`: the handler keeps its caller's task-local values (tracing), and only loses its cancellation.
     private func detach(_ work: @escaping @Sendable () async -> HTTPAnswer) -> Task<HTTPAnswer, Never> {
-        Task(executorPreference: http.environment.executor) { await work() }
+        http.environment.detachHere(work)
     }
 
     // MARK: Running
@@ -167,7 +167,7 @@ struct HTTPAttempt: Sendable {
     func record(_ answer: HTTPAnswer, _ bytes: ByteBuffer, _ trailers: HTTPFields?) async -> HTTPAnswer {
         failpoints.pass(.afterAnswer)
         // Not later than the store will have it: the response is kept from when it is recorded.
-        let kept = attempt.grant.grantedAt + (http.environment.uptime() - start) + policy.policy.retention.response
+        let kept = attempt.grant.grantedAt + attempt.age + policy.policy.retention.response
         do {
             guard try await complete(Outcome(answer.head, kept: bytes, trailers: trailers, policy: policy)) else {
                 return await superseded(instead: answer)
@@ -212,6 +212,13 @@ struct HTTPAttempt: Sendable {
         } catch {
             http.observer.observe(.storeFailed(error), scene: http.scene, operation: attempt.id)
             return withoutRecord(answer)
+        }
+        // The key was given back while this ran, and is another request's now: nothing of that one may be shown.
+        if let record, record.fingerprint != fingerprint {
+            return http.reject(
+                HTTPProblem(
+                    .keyReused, "This request lost its claim while it ran, and the key is now that of another request, with another method, path, query, media type or body. Whether this one was applied is unknown.",
+                    operation: attempt.reference), attempt.id)
         }
         switch record?.state {
         case .completed: return http.replay(record!, attempt.id)

@@ -7,7 +7,8 @@ public struct HTTPExchange: Sendable {
     /// The verified identity whose keys these are, for a policy whose scope is a token's claim or the application's word;
     /// `nil` when it is missing. Never a credential: it must be the same for a retry.
     public var identity: String?
-    public var traceID: TraceID?
+    /// The span of this request; `nil` for the current task's. While the request is answered it is ``TraceContext/current``.
+    public var trace: TraceContext?
     public var parent: OperationReference?
     /// Asked before the key is looked up; an answer is sent instead of everything else, so that nobody sees a replay, or a
     /// conflict, that is not meant for them (H39, H42).
@@ -15,18 +16,23 @@ public struct HTTPExchange: Sendable {
     /// For an effect that can be asked: whether it happened, and with what outcome where that is known. Called once nothing
     /// of the last holder can still be under way.
     public var verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)?
+    /// Waits until nothing of the last holder can still be under way, by the rules the operation was claimed under (H57);
+    /// ``Scene/waitOutFlight(of:)`` when `nil`. For a surface that pins more than a ``Policy``.
+    public var waitOutFlight: (@Sendable (Attempt) async throws -> Void)?
 
     public init(
-        _ request: HTTPRequest, identity: String? = nil, traceID: TraceID? = nil, parent: OperationReference? = nil,
+        _ request: HTTPRequest, identity: String? = nil, trace: TraceContext? = nil, parent: OperationReference? = nil,
         authorize: (@Sendable (HTTPRequest) async -> HTTPAnswer?)? = nil,
-        verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)? = nil
+        verify: (@Sendable (Attempt) async throws -> Verification<Outcome?>)? = nil,
+        waitOutFlight: (@Sendable (Attempt) async throws -> Void)? = nil
     ) {
         self.request = request
         self.identity = identity
-        self.traceID = traceID
+        self.trace = trace
         self.parent = parent
         self.authorize = authorize
         self.verify = verify
+        self.waitOutFlight = waitOutFlight
     }
 }
 

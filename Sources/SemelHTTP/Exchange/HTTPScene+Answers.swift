@@ -90,6 +90,9 @@ extension HTTPAnswer {
     static var failed: HTTPAnswer { HTTPAnswer(HTTPResponse(status: .internalServerError)) }
 
     var isEventStream: Bool {
-        head.headerFields[.contentType].map { MediaType.essence(of: $0) == "text/event-stream" } ?? false
+        // Most types are told from it by their length, or by a letter in the middle.
+        guard let type = head.headerFields.value(of: .contentType), type.utf8.count >= 17, type.utf8.contains(UInt8(ascii: "v")) || type.utf8.contains(UInt8(ascii: "V"))
+        else { return false }
+        return MediaType.essence(of: type) == "text/event-stream"
     }
 }

@@ -5,6 +5,7 @@ internal import Semel
 extension HTTPScene {
     /// Whose keys these are. The parts are told apart by their number: none, an identity, a route, both.
     func scope(of exchange: HTTPExchange) throws(HTTPProblem) -> Scope {
+        if policy.scopeSource == .none, !policy.scopesByRoute { return Self.sharedScope }
         var parts = ["http"]
         switch policy.scopeSource {
         case .none: break
@@ -21,6 +22,8 @@ extension HTTPScene {
         if policy.scopesByRoute { parts += [exchange.request.method.rawValue, exchange.request.pathWithoutQuery] }
         return Scope(parts: parts)
     }
+
+    private static let sharedScope = Scope("http")
 
     private func scopeMissing(_ hint: String) -> HTTPProblem {
         HTTPProblem(
@@ -48,9 +51,9 @@ extension HTTPScene {
     /// Refuses a request that says itself that it is older than keys are remembered: its first sending may have been
     /// forgotten, and it would run again (H24, OASIS Repeatable Requests §3.2).
     func checkAge(of request: HTTPRequest, key: OperationKey?) throws(HTTPProblem) {
-        let lines = request.headerFields[fields: .repeatabilityFirstSent]
-        if let line = lines.first {
-            guard lines.count == 1, let time = CalendarTime(httpDate: line.value.trimmingBlanks.description) else {
+        if request.headerFields.contains(.repeatabilityFirstSent) {
+            let lines = request.headerFields[fields: .repeatabilityFirstSent]
+            guard lines.count == 1, let line = lines.first, let time = CalendarTime(httpDate: line.value.trimmingBlanks.description) else {
                 throw HTTPProblem(.keyMalformed, "Repeatability-First-Sent is not one HTTP-date.", isSafeForNewKey: true)
             }
             try checkAge(time.timestamp)
@@ -78,17 +81,17 @@ extension HTTPScene {
 }
 
 extension HTTPRequest {
-    var pathWithoutQuery: String { path.map { String($0.prefix { $0 != "?" }) } ?? "" }
+    var pathWithoutQuery: String { path.map { String(decoding: $0.utf8.prefix { $0 != UInt8(ascii: "?") }, as: UTF8.self) } ?? "" }
 
     var isForm: Bool {
-        headerFields[.contentType].map { MediaType.essence(of: $0) == "application/x-www-form-urlencoded" } ?? false
+        headerFields.value(of: .contentType).map { MediaType.essence(of: $0) == "application/x-www-form-urlencoded" } ?? false
     }
 }
 
 enum MediaType {
     /// Type and subtype without parameters, in lower case.
     static func essence(of field: String) -> String {
-        field.prefix { $0 != ";" }.trimmingBlanks.lowercased()
+        String(decoding: field.utf8.prefix { $0 != UInt8(ascii: ";") }, as: UTF8.self).trimmingBlanks.lowercased()
     }
 }
 

@@ -37,7 +37,15 @@ extension HTTPScene {
     public func respond<RequestBody: AsyncSequence & Sendable>(
         to exchange: HTTPExchange, body source: RequestBody, run: @escaping Handler
     ) async throws -> HTTPAnswer where RequestBody.Element == ByteBuffer {
-        guard mode == .enforce else { return try await observe(exchange, source, run) }
+        try await TraceContext.$current.withValue(exchange.trace ?? .current) {
+            guard mode == .enforce else { return try await observe(exchange, source, run) }
+            return try await enforce(exchange, source, run)
+        }
+    }
+
+    private func enforce<RequestBody: AsyncSequence & Sendable>(
+        _ exchange: HTTPExchange, _ source: RequestBody, _ run: @escaping Handler
+    ) async throws -> HTTPAnswer where RequestBody.Element == ByteBuffer {
         do {
             let scope = try scope(of: exchange)
             if let refusal = await exchange.authorize?(exchange.request) { return guaranteed(refusal) }
@@ -62,7 +70,7 @@ extension HTTPScene {
         }
         if headerKey == nil { try checkAge(of: exchange.request, key: key) }
         return OperationCall(
-            id: OperationID(scope: scope, key: key), fingerprint: fingerprint, traceID: exchange.traceID, parent: exchange.parent)
+            id: OperationID(scope: scope, key: key), fingerprint: fingerprint, traceID: TraceContext.current?.traceID, parent: exchange.parent)
     }
 
     /// Claims, and does what the claim says.
@@ -78,11 +86,9 @@ extension HTTPScene {
         }
         switch beginning {
         case .run(let attempt):
-            observer.observe(.started(attempt), scene: scene, operation: call.id)
-            return await HTTPAttempt(self, attempt).run(body, run)
+            return await inTrace(of: attempt) { await HTTPAttempt(self, attempt, call.fingerprint).run(body, run) }
         case .verify(let attempt):
-            observer.observe(.started(attempt), scene: scene, operation: call.id)
-            return await HTTPAttempt(self, attempt).verifyThenRun(body, exchange.verify, run)
+            return await inTrace(of: attempt) { await HTTPAttempt(self, attempt, call.fingerprint).verifyThenRun(body, exchange, run) }
         case .completed(let record) where mode == .enforce:
             return replay(record, call.id)
         case .refused(let refusal) where mode == .enforce:
@@ -93,6 +99,14 @@ extension HTTPScene {
             observer.observe(.wouldReject(problem(for: refusal, call.id).code), scene: scene, operation: call.id)
         }
         return await unprotected(body, call.id, run)
+    }
+
+    /// A further attempt is a new span of the trace that the first one began, unless its client continues a trace.
+    private func inTrace(of attempt: Attempt, _ work: () async -> HTTPAnswer) async -> HTTPAnswer {
+        await TraceContext.$current.withValue(TraceContext.current?.joining(attempt.grant.traceID)) {
+            observer.observe(.started(attempt), scene: scene, operation: attempt.id)
+            return await work()
+        }
     }
 
     /// Runs without a claim. The level that is shown is one that holds without it: none at all for a request without a key.

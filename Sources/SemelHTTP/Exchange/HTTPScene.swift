@@ -7,7 +7,8 @@ internal import Musl
 
 /// Idempotency-Key over HTTP (HTTP.md): one kind of request under its policy. Both surfaces, middleware and gateway, answer
 /// through ``respond(to:body:run:)``, so the rules are the same.
-public struct HTTPScene: Sendable {
+// A class for the same reason as Scene.
+public final class HTTPScene: Sendable {
     public let policy: HTTPPolicy
     public let scene: Scene
     let spool: Spool

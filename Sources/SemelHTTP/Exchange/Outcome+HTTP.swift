@@ -43,7 +43,7 @@ extension HTTPPolicy {
         .contentType, .contentEncoding, .contentLanguage, .contentDisposition, .location, .eTag, .lastModified, .link, .cacheControl,
     ]
 
-    /// Fields that belong to one client or one connection: never recorded, whatever a policy adds (H37).
+    /// Fields that belong to one client, one connection or one answer: never recorded, whatever a policy adds (H37).
     public static let neverReplayed: Set<HTTPField.Name> = [
         .setCookie, .setCookie2, .cookie, .authorization, .wwwAuthenticate, .authenticationInfo, .proxyAuthenticate,
         .proxyAuthorization, .proxyAuthenticationInfo, .proxyConnection, .connection, .keepAlive, .te, .trailer, .transferEncoding,

@@ -9,6 +9,9 @@ internal import Semel
 /// durably that it is too large and being sent; then everything is sent, no faster than the client takes it; then the record
 /// is completed without the body, and last the client learns that the body has ended. A client that leaves does not stop it:
 /// the rest is read, so that the record completes.
+///
+/// When the attempt is lost or hangs, the client is told at once, and whoever makes the body is cancelled; what that still
+/// sends or returns does not count.
 final class ResponseTee: Sendable {
     private struct State {
         var held = ByteBuffer()
@@ -16,6 +19,8 @@ final class ResponseTee: Sendable {
         var hash = SHA256()
         var relay: BodyRelay?
         var stopped: Stopped?
+        /// Who says what came of it: the body's end, or the attempt's when that comes first.
+        var isDecided = false
         var waiter: CheckedContinuation<HTTPAnswer, Never>?
     }
 
@@ -32,8 +37,35 @@ final class ResponseTee: Sendable {
     func answer() async -> HTTPAnswer {
         await withCheckedContinuation { continuation in
             state.withLock { $0.waiter = continuation }
-            Task(executorPreference: run.http.environment.executor) { [self] in await pump() }
+            let pumping = Task(executorPreference: run.http.environment.executor) { [self] in await pump() }
+            // In `observe` nothing stops a request. Weak, because an attempt that nobody holds must be let go.
+            guard run.http.mode == .enforce else { return }
+            run.attempt.onEnd { [weak self] end in
+                guard end != .finished, let self, decide() else { return }
+                pumping.cancel()
+                run.http.environment.detach { [self] in await breakOff(end) }
+            }
         }
+    }
+
+    /// Whether nobody has said yet what came of it; from then on somebody has.
+    private func decide() -> Bool {
+        state.withLock { state in
+            defer { state.isDecided = true }
+            return !state.isDecided
+        }
+    }
+
+    /// The attempt has ended before the body did.
+    private func breakOff(_ end: Attempt.End) async {
+        guard let relay = state.withLock({ $0.relay }) else {
+            return give(
+                end == .leaseLost
+                    ? await run.superseded(instead: nil)
+                    : await run.settle(failure: UpstreamFailure.lost("its answer made no progress for as long as the policy allows", timedOut: true)))
+        }
+        relay.breakOff(BrokenOff())
+        if end == .leaseLost { _ = await run.superseded(instead: nil) } else { await suspendInterrupted() }
     }
 
     private func pump() async {
@@ -67,6 +99,10 @@ final class ResponseTee: Sendable {
     }
 
     private func take(_ piece: ByteBuffer) async throws {
+        let (isDecided, stopped) = state.withLock { ($0.isDecided, $0.stopped) }
+        if isDecided { throw BrokenOff() }
+        // Said again to a handler that did not listen.
+        if let stopped { throw stopped }
         run.attempt.progressed()
         let limit = run.policy.responseLimit
         let relay = state.withLock { state in
@@ -101,7 +137,11 @@ final class ResponseTee: Sendable {
             answer = run.unrecorded(answer, error)
             guard run.mayGoUnrecorded else { throw stop(with: answer) }
         }
-        state.withLock { $0.relay = relay }
+        let isDecided = state.withLock { state in
+            if !state.isDecided { state.relay = relay }
+            return state.isDecided
+        }
+        guard !isDecided else { throw BrokenOff() }
         give(answer)
         return relay
     }
@@ -116,7 +156,10 @@ final class ResponseTee: Sendable {
     // MARK: Ends
 
     private func finish(_ trailers: HTTPFields?) async {
-        let (relay, held, length, digest) = state.withLock { ($0.relay, $0.held, $0.length, $0.hash.finalize()) }
+        guard decide() else { return }
+        let (relay, held, length, digest, stopped) = state.withLock { ($0.relay, $0.held, $0.length, $0.hash.finalize(), $0.stopped) }
+        // A handler that ends as if nothing had happened: what it sent is not the whole answer.
+        if let stopped { return give(stopped.answer) }
         guard let relay else { return give(await run.record(HTTPAnswer(received.head, .bytes(held, trailers: trailers)), held, trailers)) }
         run.failpoints.pass(.afterAnswer)
         let outcome = Outcome(received.head, omitted: length, digest: digest, policy: run.policy)
@@ -132,16 +175,24 @@ final class ResponseTee: Sendable {
     }
 
     private func fail(_ error: any Error) async {
+        guard decide() else { return }
         let (relay, stopped) = state.withLock { ($0.relay, $0.stopped) }
         if let stopped { return give(stopped.answer) }
         guard let relay else { return give(await run.settle(failure: error)) }
-        // How much of it the client has is unknown, and so is what the handler did: only a complete answer is recorded (H36).
-        _ = await run.suspend(RecordMachine.Reason.interruptedStream, received)
+        await suspendInterrupted()
         relay.end(.failure(error))
+    }
+
+    /// How much of it the client has is unknown, and so is what the handler did: only a complete answer is recorded (H36).
+    private func suspendInterrupted() async {
+        _ = await run.suspend(RecordMachine.Reason.interruptedStream, received)
     }
 
     /// The answer's beginning may not be sent; this is sent instead.
     private struct Stopped: Error { let answer: HTTPAnswer }
+
+    /// Ends a body early: its attempt has ended.
+    private struct BrokenOff: Error {}
 
     /// Ends a body early: its outcome could not be recorded.
     private struct Unrecorded: Error {}

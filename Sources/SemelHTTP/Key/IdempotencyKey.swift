@@ -9,14 +9,20 @@ enum IdempotencyKey {
     /// The key of a request's header field, or `nil` when there is none.
     /// - Throws: a `key-malformed` problem for two field lines, a list, and everything else that is not one key.
     static func read(_ name: HTTPField.Name, of request: HTTPRequest, syntax: HTTPPolicy.KeySyntax) throws(HTTPProblem) -> OperationKey? {
-        let lines = request.headerFields[fields: name]
-        guard let line = lines.first else { return nil }
-        guard lines.count == 1 else { throw malformed("There are \(lines.count) \(name) fields; send one.") }
-        return try parse(line.value, syntax: syntax)
+        var value: String?
+        for field in request.headerFields where field.name == name {
+            guard value == nil else {
+                throw malformed("There are \(request.headerFields[fields: name].count) \(name) fields; send one.")
+            }
+            value = field.value
+        }
+        return if let value { try parse(value, syntax: syntax) } else { nil }
     }
 
     /// Reads a field value: one RFC 8941 String, whose parameters mean nothing here.
     static func parse(_ value: String, syntax: HTTPPolicy.KeySyntax) throws(HTTPProblem) -> OperationKey {
+        // Most keys have neither escapes nor parameters.
+        if let key = value.utf8.withContiguousStorageIfAvailable(plainKey) ?? nil { return try key.get() }
         let text = value.trimmingBlanks
         guard text.utf8.first == UInt8(ascii: "\"") else {
             guard syntax == .lenient else {
@@ -24,14 +30,20 @@ enum IdempotencyKey {
             }
             return try bare(text)
         }
-        // Most keys have neither escapes nor parameters.
-        let inside = text.utf8.dropFirst().dropLast()
-        if text.utf8.count >= 2, text.utf8.last == UInt8(ascii: "\""), inside.allSatisfy(isPlain) { return try key(inside) }
         var parser = StructuredFieldValueParser(Array(text.utf8))
         guard let item = try? parser.parseItemFieldValue(), case .string(let string) = item.rfc9651BareItem else {
             throw malformed("The key is not one quoted string (RFC 8941).")
         }
         return try key(string.utf8)
+    }
+
+    /// The key in a field value that is a quote, plain characters, and a quote; `nil` for every other.
+    private static func plainKey(_ text: UnsafeBufferPointer<UInt8>) -> Result<OperationKey, HTTPProblem>? {
+        let quote = UInt8(ascii: "\"")
+        guard text.count >= 2, text.first == quote, text.last == quote else { return nil }
+        let inside = text[1..<text.count - 1]
+        guard inside.allSatisfy(isPlain) else { return nil }
+        return Result { () throws(HTTPProblem) in try key(inside) }
     }
 
     /// A key from somewhere without quotes: a bare field value, or the field of a form.

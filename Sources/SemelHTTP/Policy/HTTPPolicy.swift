@@ -2,7 +2,7 @@ public import HTTPTypes
 public import Semel
 
 /// The rules for one kind of request: the ``Policy`` of its operation, and how key, scope, fingerprint and answer are
-/// read from and written to HTTP.
+/// read from and written to HTTP. A choice about safety has no default: whose keys they are must be said.
 public struct HTTPPolicy: Hashable, Sendable {
     /// Where the client's name for the operation comes from.
     public enum KeySource: Hashable, Sendable {
@@ -21,7 +21,8 @@ public struct HTTPPolicy: Hashable, Sendable {
     }
 
     public enum ScopeSource: Hashable, Sendable {
-        /// Every client shares one space of keys.
+        /// Every client shares one space of keys, and whoever sends a key that somebody else used is answered with what came of
+        /// that one's request. For callers that are all the same party.
         case none
         case header(HTTPField.Name)
         /// A claim of the verified JSON Web Token of the request; whoever verifies it says what it is (``HTTPExchange/identity``).
@@ -79,7 +80,7 @@ public struct HTTPPolicy: Hashable, Sendable {
 
     public init(
         policy: Policy, keySource: KeySource = .header(.idempotencyKey), keySyntax: KeySyntax = .strict,
-        keyRequired: Bool = false, scopeSource: ScopeSource = .none, scopeMissingStatus: Int = 403,
+        keyRequired: Bool = false, scopeSource: ScopeSource, scopeMissingStatus: Int = 403,
         fingerprint: BodyFingerprint = .raw, methods: Set<HTTPRequest.Method> = [.post, .patch], scopesByRoute: Bool = false,
         notStarted: Set<Int> = [408, 425, 429], replayedFields: Set<HTTPField.Name> = [], requestLimit: Int = 1 << 20,
         responseLimit: Int = 256 << 10, tokens: Tokens? = nil,

@@ -4,7 +4,8 @@ import Semel
 /// The transaction that a body of ``SQLiteStore/perform(_:_:)`` shares with the record of its operation.
 ///
 /// It takes statements with bound parameters. Statements that would end the transaction, attach another file, change a
-/// setting of the connection, or touch the store's own tables (`semel_…`) are refused. Not valid outside of the body.
+/// setting of the connection, or change the store's own tables (`semel_…`) or their form are refused; reading these is not,
+/// but what is in them is no interface. Not valid outside of the body.
 public final class SQLiteTransaction {
     private let database: Database
     private let isReadOnly: Bool

@@ -1,16 +1,18 @@
 import Semel
 
 extension Engine {
-    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) throws -> TransitionResult {
+    func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) throws -> TransitionResult {
         let stored = try readable(id)
         let (result, change) = RecordMachine.resolve(
-            resolution, on: stored.record, at: now, nextEpoch: nextEpoch(after:))
+            resolution, on: stored.record, expecting: epoch, at: now, nextEpoch: nextEpoch(after:))
         return try finish(id, stored, result, change, act, resolution.action)
     }
 
-    func forget(_ id: OperationID, by act: OperatorAct) throws -> TransitionResult {
+    func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) throws -> TransitionResult {
         let stored = try readable(id)
-        let (result, change) = RecordMachine.forget(stored.record, at: now)
+        let (result, change) = RecordMachine.forget(stored.record, expecting: epoch, at: now)
         return try finish(id, stored, result, change, act, "forget")
     }
 
@@ -71,16 +73,17 @@ extension Engine {
     /// their time, so both kinds of operation are told in one order.
     struct ListPosition {
         var time: Timestamp = .distantPast
-        var reference = ""
+        var reference = OperationReference(high: 0, low: 0)
         var row: Int64 = 0
 
         init() {}
 
         init?(_ cursor: String) {
             let parts = cursor.split(separator: ".", omittingEmptySubsequences: false)
-            guard parts.count == 3, let time = Int64(parts[0]), let row = Int64(parts[2]) else { return nil }
+            guard parts.count == 3, let time = Int64(parts[0]), let reference = OperationReference(parts[1]), let row = Int64(parts[2])
+            else { return nil }
             self.time = Timestamp(microseconds: time)
-            reference = String(parts[1])
+            self.reference = reference
             self.row = row
         }
 
@@ -95,27 +98,26 @@ extension Engine {
         _ query: OperationQuery, from start: ListPosition, limit: Int, rows: Int,
         onUnreadable: (RecordCodec.Failure, [UInt8]) throws -> Void = { _, _ in }
     ) throws -> ([StoredOperation], ListPosition?) {
-        var candidates: [StoredOperation] = []
+        // Claims wait while this thread looks, so it compares what is at hand, and builds only what the page needs.
+        var candidates: [(time: Timestamp, reference: OperationReference, operation: StoredOperation)] = []
         if query.states.map({ !$0.isDisjoint(with: [.claimed, .verifying, .streaming, .uncertain]) }) ?? true {
             settleLive()
-            for (id, entry) in live {
-                guard let operation = stored(id, entry.record), query.matches(operation, at: now.retention),
-                    operation.record.changedAt > start.time
-                        || operation.record.changedAt == start.time && operation.reference.description > start.reference
-                else { continue }
-                candidates.append(operation)
+            for (id, entry) in live where query.states?.contains(entry.record.state) ?? true {
+                guard (entry.record.changedAt, entry.reference) > (start.time, start.reference) else { continue }
+                let operation = StoredOperation(id: id, scene: scene(entry.record.policy), record: entry.record)
+                if query.matches(operation, at: now.retention) { candidates.append((entry.record.changedAt, entry.reference, operation)) }
             }
-            candidates.sort { ($0.record.changedAt, $0.reference.description) < ($1.record.changedAt, $1.reference.description) }
+            candidates.sort { ($0.time, $0.reference) < ($1.time, $1.reference) }
         }
         var livePart = candidates[...]
         var found: [StoredOperation] = []
         var position = start
 
         func takeLive(upTo time: Timestamp) {
-            while found.count < limit, let next = livePart.first, next.record.changedAt <= time {
-                found.append(livePart.removeFirst())
-                position.time = next.record.changedAt
-                position.reference = next.reference.description
+            while found.count < limit, let next = livePart.first, next.time <= time {
+                livePart = livePart.dropFirst()
+                found.append(next.operation)
+                (position.time, position.reference) = (next.time, next.reference)
             }
         }
 

@@ -175,7 +175,9 @@ final class Engine {
                 for _ in 0..<index.piecesToSeal(for: finishedKeys) { try index.sealPiece() }
                 if configuration.purgesByItself, finishedKeys > 0 { try sweepSlice(rows: 2 * finishedKeys, by: .itself) }
             }
+            let isWriting = isDirty
             try commit()
+            if isWriting { configuration.metrics?.batch(of: jobs.reduce(0) { $0 + $1.items }) }
         } catch {
             rollBack()
             throw error
@@ -395,14 +397,14 @@ final class Engine {
         try statements.readCompleted.first(row) { $0.bytes(0) } ?? statements.readTombstone.first(row) { $0.bytes(0) }
     }
 
-    /// Notes, once and in memory, when what has lapsed did so: told anew from a wall clock that stands, the time would move
-    /// between two pages of a listing.
+    /// Notes, once and in memory, what has lapsed and when it did: told anew from a wall clock that stands, the time would
+    /// move between two pages of a listing.
     func settleLive() {
-        for (id, entry) in live {
-            if let record = RecordMachine.settled(entry.record, at: now), record.changedAt != entry.record.changedAt {
-                live[id]?.record = record
-            }
+        var lapsed: [(OperationID, Record)] = []
+        for (id, entry) in live where entry.record.leaseUntil <= now.lease && entry.record.state != .uncertain {
+            if let record = RecordMachine.settled(entry.record, at: now), record != entry.record { lapsed.append((id, record)) }
         }
+        for (id, record) in lapsed { live[id]?.record = record }
     }
 
     func liveCount(_ scope: Scope) -> Int { liveCounts[scope] ?? 0 }

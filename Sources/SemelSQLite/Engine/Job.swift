@@ -8,6 +8,8 @@ class Job: @unchecked Sendable {
     /// Runs in an open transaction. A thrown `StoreError` fails this job alone; any other error undoes the
     /// transaction, and fails the others only where it is the disk's.
     func run(_ engine: Engine) throws {}
+    /// How many claims, transitions or other calls it is.
+    var items: Int { 1 }
     func fail(_ error: StoreError) {}
     func resume() {}
 }
@@ -46,6 +48,7 @@ final class ClaimJob: Job, @unchecked Sendable {
     }
 
     override func run(_ engine: Engine) throws { answer = .success(try engine.claim(requests, references)) }
+    override var items: Int { requests.count }
     override func fail(_ error: StoreError) { answer = .failure(error) }
     override func resume() { caller.resume(returning: answer) }
 }
@@ -63,6 +66,7 @@ final class TransitionJob: Job, @unchecked Sendable {
     }
 
     override func run(_ engine: Engine) throws { answer = .success(try engine.apply(transitions)) }
+    override var items: Int { transitions.count }
     override func fail(_ error: StoreError) { answer = .failure(error) }
     override func resume() { caller.resume(returning: answer) }
 }

@@ -1,3 +1,5 @@
+public import Semel
+
 extension SQLiteStore {
     public struct Configuration: Sendable {
         /// What to do when the file is not the one this place last had.
@@ -20,18 +22,22 @@ extension SQLiteStore {
         public var migrations: [String]
         /// Whether what has outlived its retention is removed in idle moments without ``SQLiteStore/purge(limit:)``.
         public var purgesByItself: Bool
+        /// Where the sizes of batches are counted; `nil` for nowhere.
+        public var metrics: StoreMetrics?
         /// How many finished keys are kept in memory before they are sealed.
         package var keysPerSegment = 1 << 18
         /// The name of a registered SQLite file system; for fault tests.
         package var fileSystem: String?
 
         public init(
-            recovery: Recovery = .refuse, reserve: Int = 16 << 20, migrations: [String] = [], purgesByItself: Bool = true
+            recovery: Recovery = .refuse, reserve: Int = 16 << 20, migrations: [String] = [], purgesByItself: Bool = true,
+            metrics: StoreMetrics? = nil
         ) {
             self.recovery = recovery
             self.reserve = reserve
             self.migrations = migrations
             self.purgesByItself = purgesByItself
+            self.metrics = metrics
         }
     }
 }

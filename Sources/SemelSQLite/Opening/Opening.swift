@@ -76,7 +76,7 @@ struct Opening {
 
         try database.execute("BEGIN IMMEDIATE")
         do {
-            let state = try settle(try Schema.prepare(database))
+            let state = try settle(try Schema.prepare(database), hasRecords: try Schema.hasRecords(database))
             try Schema.write(state, to: database)
             try Schema.migrate(database, with: configuration.migrations)
             try database.execute("DELETE FROM semel_piece WHERE id >= (SELECT (ifnull(max(id), 0) + 1) << \(SealedKeys.prefixBits) FROM semel_segment)")
@@ -85,7 +85,8 @@ struct Opening {
             let engine = try Engine(
                 database, at: place, state: state, configuration: configuration, clock: clock,
                 failpoints: environment.failpoints, observations: observations)
-            Witness(file: state.file, incarnation: state.incarnation, seen: state.seen, epoch: state.epoch).write(place.witness)
+            Witness(file: state.file, incarnation: state.incarnation, seen: state.seen, epoch: state.epoch).write(place.witness, isDurable: true)
+            try syncFolder()
             return engine
         } catch {
             if database.isInTransaction { try? database.execute("ROLLBACK") }
@@ -126,7 +127,7 @@ struct Opening {
     }
 
     /// Compares what the file says about itself with what this place remembers.
-    private func settle(_ found: Schema.State?) throws -> Schema.State {
+    private func settle(_ found: Schema.State?, hasRecords: Bool) throws -> Schema.State {
         let witness = Witness.read(place.witness)
         guard var state = found else {
             var file: [UInt8] = []
@@ -151,7 +152,11 @@ struct Opening {
                 .acceptRestored,
                 "was last in use on \(day(state.seen)), and the clock shows \(day(clock.now().retention)): either the clock is wrong, which would let every key expire; set it and start again. Or the store was closed for as long, or restored from a backup with its witness",
                 .misconfigured)
-        } else if witness != nil || configuration.recovery != .acceptRestored {
+        } else if witness == nil, hasRecords {
+            try decide(
+                .acceptRestored,
+                "has records, and \(place.witness), which remembers how far it had come, \(place.hasWitness ? "cannot be read" : "is missing"): it seems to be a copy or to be restored from a backup, and keys finished since then would run again")
+        } else {
             return state
         }
         state.incarnation = try next(max(state.incarnation, witness?.incarnation ?? state.incarnation))

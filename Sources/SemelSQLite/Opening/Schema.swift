@@ -29,6 +29,9 @@ enum Schema {
             BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
         CREATE TRIGGER semel_audit_is_not_deleted BEFORE DELETE ON semel_audit
             BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+        CREATE TRIGGER semel_audit_is_not_replaced BEFORE INSERT ON semel_audit
+            WHEN EXISTS (SELECT 1 FROM semel_audit WHERE sequence = NEW.sequence)
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
         CREATE TABLE semel_migration (number INTEGER PRIMARY KEY, digest BLOB NOT NULL);
         """
     ]
@@ -42,6 +45,12 @@ enum Schema {
         var seen: Timestamp
         /// No epoch above this one was ever given.
         var epoch: Epoch
+    }
+
+    /// Whether anything was ever kept here; an operator's decision counts.
+    static func hasRecords(_ database: Database) throws -> Bool {
+        let tables = ["semel_live", "semel_completed", "semel_tombstone", "semel_segment", "semel_audit"]
+        return try database.integer("SELECT " + tables.map { "EXISTS (SELECT 1 FROM \($0))" }.joined(separator: " OR ")) == 1
     }
 
     /// Brings the tables to this program's version, and reads the state. `nil` for a new file without a state.

@@ -37,9 +37,10 @@ struct Witness: Equatable {
     /// Writes in place. A write cut short leaves a file whose checksum is wrong, which knows nothing but that there was
     /// a database.
     ///
+    /// - Parameter isDurable: wait until it is on the disk; the first one must be there before the first record is.
     /// - Returns: whether it was written; a full disk is no reason to stop.
     @discardableResult
-    func write(_ path: String) -> Bool {
+    func write(_ path: String, isDurable: Bool = false) -> Bool {
         var writer = ByteWriter()
         writer.writeRaw(file)
         writer.write(incarnation.rawValue)
@@ -49,6 +50,7 @@ struct Witness: Equatable {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
-        return bytes.withUnsafeBytes { pwrite(descriptor, $0.baseAddress, $0.count, 0) } == bytes.count
+        guard bytes.withUnsafeBytes({ pwrite(descriptor, $0.baseAddress, $0.count, 0) }) == bytes.count else { return false }
+        return !isDurable || fsync(descriptor) == 0
     }
 }

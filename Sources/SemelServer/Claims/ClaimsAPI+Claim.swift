@@ -24,7 +24,8 @@ extension ClaimsAPI {
         let active = rule == .reclaim ? reclaiming : uncertain
         return ClaimRequest(
             id: id, fingerprint: Fingerprint(of: fingerprint.utf8), owner: owner, lease: lease, onLapse: rule,
-            policy: active.pinned, retention: active.policy.retention, liveLimit: active.policy.liveKeys)
+            policy: active.pinned, retention: active.policy.retention, liveLimit: active.policy.liveKeys,
+            traceID: TraceContext.current?.traceID)
     }
 
     /// A claim whose answer was lost is said again with the same nonce, and recognises itself (H14).
@@ -48,6 +49,7 @@ extension ClaimsAPI {
                 "result": grant.attempt == 1 ? "claimed" : "reclaimed",
                 "operation": operation,
                 "epoch": JSONValue(grant.token.epoch.rawValue),
+                "epoch_string": .string(grant.token.epoch.description),
                 "token": .string(grant.token.description),
                 "attempt": JSONValue(grant.attempt),
                 "lease_remaining_ms": JSONValue(grant.leaseRemaining.roundedUpMilliseconds),

@@ -67,6 +67,13 @@ extension ClaimsAPI {
                 .invalidRequest, "The key must be kept at least as long as the response: a repeat in between would run again.",
                 at: item.place("key"))
         }
+        // A worker cannot take back what its claim was promised: a key that is forgotten early runs again.
+        let horizon = reclaiming.policy.horizon
+        if let key, key < horizon {
+            throw APIProblem(
+                .invalidRequest, "The key must be kept for at least \(DurationText.format(horizon)), for as long as requests may be repeated: a later one would run again.",
+                at: item.place("key"))
+        }
         let longest = key ?? max(Retention.standard.key, response ?? .zero)
         return Retention(response: response ?? min(Retention.standard.response, longest), key: longest)
     }

@@ -11,6 +11,7 @@ extension ConfigurationReader {
         configuration.upstreams = upstreams(root)
         configuration.unmatched = unmatched(root, configuration.upstreams)
         configuration.claims = claims(root)
+        warnAboutOpenOperators(root, configuration)
         configuration.log = log(root)
         configuration.trustedPeers = trustedPeers(root)
         configuration.drain = duration(root, "drain", isZeroAllowed: true) ?? configuration.drain
@@ -149,8 +150,19 @@ extension ConfigurationReader {
             }
             let scopes = nodes.compactMap { text($0, path: section.path("scopes"), example: "transfers") }
             if nodes.isEmpty { mistake(section.place, section.path("scopes"), "the list is empty, so the token allows nothing", "name a scope, or remove the token") }
-            return digest.map { ScopeToken(name: name, digest: $0, scopes: scopes.contains("*") ? .all : .named(Set(scopes))) }
+            return digest.map { ScopeToken(name: name, digest: $0, scopes: scopes.contains("*") ? .all : .named(Set(scopes.map { ExactText($0) }))) }
         })
+    }
+
+    /// On loopback no tokens are needed. But where the claims API has some, its callers are told apart, and without tokens
+    /// of the control plane each of them is an operator too, who sees and decides about the others' operations.
+    private func warnAboutOpenOperators(_ root: Section, _ configuration: ServerConfiguration) {
+        guard configuration.admin.listen.isLoopback, root["admin"]?["tokens"] == nil, let tokens = root["claims"]?["tokens"], !(tokens.elements ?? []).isEmpty
+        else { return }
+        warning(
+            tokens.place, "claims.tokens",
+            "the claims API binds its callers to scopes, but everybody on this machine may list, resolve and forget the operations of all scopes, as the control plane has no tokens",
+            "set `admin: { listen: \(configuration.admin.listen), tokens: [{ name, tokenFile, role: operator }] }`")
     }
 
     /// The tokens under a section, each with its name and what it must match.

@@ -40,7 +40,7 @@ indirect enum ConfigurationSchema: Sendable {
         "mode": .value,
         "effect": .mapping([
             "deduplicates": .mapping(["header": .value, "keeps": .value, "derive": .value]),
-            "queryable": .mapping(["get": .value, "applied": .value, "absent": .value, "inFlight": .value, "fence": .value, "outcome": .value]),
+            "queryable": .mapping(["get": .value, "applied": .value, "absent": .value, "inFlight": .value, "fence": .value, "outcome": .value, "header": .value]),
         ]),
         "guarantee": .value,
         "authorize": .mapping(["url": .value], short: "url"),

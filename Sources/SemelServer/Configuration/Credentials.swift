@@ -1,4 +1,5 @@
 internal import Crypto
+package import SemelCore
 
 /// Bytes that nobody gets to read in a log.
 package struct Secret: Hashable, Sendable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
@@ -62,7 +63,9 @@ package struct RoleToken: Hashable, Sendable {
 package struct ScopeToken: Hashable, Sendable {
     package enum Scopes: Hashable, Sendable {
         case all
-        case named(Set<String>)
+        /// Compared byte for byte: two spellings of one character are two scopes (H27), and a token for the one opens
+        /// nothing of the other.
+        case named(Set<ExactText>)
     }
 
     package var name: String
@@ -78,7 +81,7 @@ package struct ScopeToken: Hashable, Sendable {
     package func allows(_ scope: String) -> Bool {
         switch scopes {
         case .all: true
-        case .named(let names): names.contains(scope)
+        case .named(let names): names.contains(ExactText(scope))
         }
     }
 }

@@ -1,5 +1,5 @@
 internal import Foundation
-internal import HTTPTypes
+package import HTTPTypes
 package import SemelCore
 
 /// A scene's rules as records pin them: everything needed to explain, verify and retain an operation after the scene was
@@ -8,16 +8,18 @@ package import SemelCore
 /// Its text is JSON with sorted names, integers and strings only, so equal rules have equal text and one hash.
 package struct PinnedScene: Hashable, Sendable, Codable {
     package struct Query: Hashable, Sendable, Codable {
-        /// The URL, with `{key}` where the percent-encoded key goes.
+        /// The URL, with placeholders (``EffectQuery/Placeholder``).
         package var url: String
         package var applied: [Int]
         package var absent: [Int]
         package var inFlightMilliseconds: Int64
         package var fence: String?
         package var outcome: EffectQuery.RecordedOutcome
+        /// The field that says whose key is meant.
+        package var scopeField: String?
 
-        /// The URL to ask for one key.
-        package func url(for key: OperationKey) -> String { EffectQuery.expand(url, with: key) }
+        /// The URL to ask for one operation.
+        package func url(for id: OperationID, derivedKey: String? = nil) -> String { EffectQuery.expand(url, for: id, derivedKey: derivedKey) }
     }
 
     package var format = 1
@@ -34,8 +36,12 @@ package struct PinnedScene: Hashable, Sendable, Codable {
     package var horizonSeconds: Int64
     package var query: Query?
     package var downstreamKeyField: String?
+    /// ``DownstreamKey/secretMark``: with another secret the target would be asked for, or given, another key.
+    package var downstreamKeySecretMark: String?
 
-    package init(policy: Policy, assessment: Assessment, upstream: Upstream, query: EffectQuery?, downstreamKey: DownstreamKey?) {
+    package init(
+        policy: Policy, assessment: Assessment, upstream: Upstream, query: EffectQuery?, scopeField: HTTPField.Name?, downstreamKey: DownstreamKey?
+    ) {
         scene = policy.scene
         level = assessment.level.name
         effect =
@@ -56,9 +62,11 @@ package struct PinnedScene: Hashable, Sendable, Codable {
         self.query = query.map {
             Query(
                 url: upstream.url + $0.path, applied: $0.applied.sorted(), absent: $0.absent.sorted(),
-                inFlightMilliseconds: $0.inFlight.milliseconds, fence: $0.fence?.rawName, outcome: $0.outcome)
+                inFlightMilliseconds: $0.inFlight.milliseconds, fence: $0.fence?.rawName, outcome: $0.outcome,
+                scopeField: scopeField?.rawName)
         }
         downstreamKeyField = downstreamKey?.header.rawName
+        downstreamKeySecretMark = downstreamKey?.secretMark
     }
 
     package var pinnedPolicy: PinnedPolicy { PinnedPolicy(scene: scene, text: text) }

@@ -2,11 +2,12 @@
 ///
 /// Decoding comes first, so an encoded slash separates segments, as it does for many servers; empty segments are left
 /// out, as most servers merge slashes. Both only ever make a scene match more: routing cannot be evaded by writing a path
-/// differently. What is forwarded is the path as it came.
+/// differently. What is forwarded is the path as it came. Segments are bytes: no two spellings of a character are one (H27),
+/// and what follows a `;` cannot hide it by combining with it.
 package struct RequestPath: Hashable, Sendable {
-    package let segments: [String]
+    package let segments: [[UInt8]]
 
-    init(segments: [String]) {
+    init(segments: [[UInt8]]) {
         self.segments = segments
     }
 
@@ -31,10 +32,10 @@ package struct RequestPath: Hashable, Sendable {
         guard !decoded.contains(0) else { throw .malformedEncoding }
         // A backslash is a slash to some servers.
         segments = decoded.split(whereSeparator: { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "\\") })
-            .map { String(decoding: $0, as: UTF8.self) }
+            .map(Array.init)
         for segment in segments {
-            let name = segment.prefix { $0 != ";" }
-            guard name != ".", name != ".." else { throw .dotSegment }
+            let name = segment.prefix { $0 != UInt8(ascii: ";") }
+            guard !name.elementsEqual(".".utf8), !name.elementsEqual("..".utf8) else { throw .dotSegment }
         }
     }
 

@@ -24,7 +24,8 @@ package struct RouteMatch: Hashable, Sendable {
 /// none included).
 package struct PathPattern: Hashable, Sendable, CustomStringConvertible {
     package enum Segment: Hashable, Sendable {
-        case literal(String)
+        /// Its bytes.
+        case literal([UInt8])
         case any
     }
 
@@ -48,7 +49,7 @@ package struct PathPattern: Hashable, Sendable, CustomStringConvertible {
             default:
                 guard !part.contains("*") else { throw PathPatternError("has * inside a segment; it stands for a whole one") }
                 guard !part.contains(where: { "?#\\".contains($0) }) else { throw PathPatternError("has a character that ends or splits a path") }
-                segments.append(.literal(part))
+                segments.append(.literal(Array(part.utf8)))
             }
         }
         self.segments = segments
@@ -61,7 +62,7 @@ package struct PathPattern: Hashable, Sendable, CustomStringConvertible {
             switch segment {
             case .any: true
             // Some servers drop a segment's `;parameters` (RFC 3986 3.3) before they route: those must not evade a scene.
-            case .literal(let literal): text == literal || text.prefix { $0 != ";" } == literal
+            case .literal(let literal): text == literal || text.prefix { $0 != UInt8(ascii: ";") } == literal[...]
             }
         }
     }

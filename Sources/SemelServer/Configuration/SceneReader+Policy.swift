@@ -46,15 +46,17 @@ extension SceneReader {
         if section["keeps"] == nil { reader.mistake(section.place, section.path, "`keeps` is missing: how long the target remembers a key decides how long it deduplicates", "write what its documentation promises, such as `keeps: 24h`") }
         let keeps = reader.duration(section, "keeps", example: "24h")
         var downstreamKey = header.map { DownstreamKey(header: $0) }
-        if reader.boolean(section, "derive") == true {
-            if let derivation {
-                downstreamKey?.value = .derived(derivation)
-            } else if root["secret"] == nil && root["secretFile"] == nil {
-                reader.mistake(section["derive"]?.place ?? section.place, section.path("derive"), "a derived key needs a secret, the same for ever", "write `secretFile: PATH` at the top of the configuration")
-            }
-        }
+        if reader.boolean(section, "derive") == true { downstreamKey?.value = derivedValue(section, "derive") ?? .key }
         guard let keeps, let downstreamKey else { return nil }
         return EffectReading(effect: .deduplicates(keeps: keeps), downstreamKey: downstreamKey)
+    }
+
+    private func derivedValue(_ section: Section, _ name: String) -> DownstreamKey.Value? {
+        if let derivation { return .derived(derivation) }
+        if root["secret"] == nil && root["secretFile"] == nil {
+            reader.mistake(section[name]?.place ?? section.place, section.path(name), "a derived key needs a secret, the same for ever", "write `secretFile: PATH` at the top of the configuration")
+        }
+        return nil
     }
 
     private func queryable(_ effect: Section) -> EffectReading? {
@@ -64,7 +66,10 @@ extension SceneReader {
         }
         let get = section["get"] == nil ? nil : reader.text(section, "get", example: "/v1/payments?key={key}")
         if let get, let node = section["get"] {
-            if !get.contains("{key}") { reader.mistake(node.place, section.path("get"), "the path does not contain {key}, so it asks about no key", "write a path such as /v1/payments?key={key}") }
+            if !get.contains("{key}") && !get.contains("{derived}") { reader.mistake(node.place, section.path("get"), "the path does not contain {key}, so it asks about no key", "write a path such as /v1/payments?key={key}") }
+            if EffectQuery.Placeholder.allCases.reduce(get, { $0.replacing($1.rawValue, with: "") }).contains(where: { $0 == "{" || $0 == "}" }) {
+                reader.mistake(node.place, section.path("get"), "`\(get)` has braces around something else than key, scope or derived", "use {key}, {scope} and {derived}, and write other braces as %7B and %7D")
+            }
             if !get.hasPrefix("/") || get.contains(where: { $0 == " " || $0 == "#" }) {
                 reader.mistake(node.place, section.path("get"), "`\(get)` is not a path on the scene's upstream", "begin with /, and leave out spaces and #")
             }
@@ -80,10 +85,42 @@ extension SceneReader {
         }
         let fence = section["fence"] == nil ? nil : reader.fieldName(section, "fence", example: "Semel-Epoch")
         let outcome = reader.choice(section, "outcome", among: ["discard": EffectQuery.RecordedOutcome.discard, "response": .response]) ?? .discard
+        let header = section["header"].flatMap { _ in reader.fieldName(section, "header", example: "Idempotency-Key") }
         guard let get, let inFlight else { return nil }
+        var downstreamKey = header.map { DownstreamKey(header: $0) }
+        if get.contains(EffectQuery.Placeholder.derived.rawValue), let derived = derivedValue(section, "get") {
+            downstreamKey = DownstreamKey(header: header ?? .idempotencyKey, value: derived)
+        }
         return EffectReading(
             effect: .queryable(inFlight: inFlight, isFenced: section["fence"] != nil),
-            query: EffectQuery(path: get, applied: applied, absent: absent, inFlight: inFlight, fence: fence, outcome: outcome))
+            query: EffectQuery(path: get, applied: applied, absent: absent, inFlight: inFlight, fence: fence, outcome: outcome),
+            downstreamKey: downstreamKey)
+    }
+
+    /// Equal keys of two tenants are two operations here; the target must be able to tell them apart too, or one is told
+    /// what came of the other's.
+    func checkScope(of http: HTTPPolicy, reaches effect: EffectReading) {
+        let parts = (http.scopeSource == .none ? 0 : 1) + (http.scopesByRoute ? 2 : 0)
+        guard parts > 0 else { return }
+        let effectSection = Section(node: section["effect"] ?? section.node, path: section.path("effect"))
+        if let query = effect.query {
+            guard !EffectQuery.distinguishesScopes(query.path, scopeField: http.scopeField, parts: parts) else { return }
+            let why =
+                switch http.scopeSource {
+                case .tokenClaim, .application: "the question cannot carry the client's token"
+                case .header(let name) where http.scopeField == nil: "\(name.rawName) does not reach the target with every request"
+                case .header, .none: "nothing in the question says which route is meant"
+                }
+            reader.mistake(
+                effectSection["queryable"]?["get"]?.place ?? effectSection.place, section.path("effect.queryable.get"),
+                "the scene has a scope and \(why): a tenant would be told what came of another one's request with an equal key",
+                "put {scope} into the path, or {derived} in place of {key}")
+        } else if effect.downstreamKey?.value == .key {
+            reader.warning(
+                effectSection.place, section.path("effect"),
+                "the scene has a scope, and the target is given the client's key: unless it tells tenants apart itself, one is answered with the result of another one's request with an equal key",
+                "write `deduplicates: { derive: true, … }`, with a `secretFile` at the top of the configuration, unless the target keeps keys by tenant")
+        }
     }
 
     // MARK: The policy

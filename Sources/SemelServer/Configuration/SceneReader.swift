@@ -20,7 +20,7 @@ struct SceneReader {
         let upstream = reader.upstream(named: "upstream", in: section, among: upstreams, declared: root)
         let effect = effect()
         let jwt = jwt()
-        var http = HTTPPolicy(policy: policy(named: name, effect: effect?.effect ?? .unknown))
+        var http = HTTPPolicy(policy: policy(named: name, effect: effect?.effect ?? .unknown), scopeSource: .none)
         http.methods = match?.methods ?? http.methods
         readKey(into: &http)
         readScope(into: &http, hasTokens: jwt != nil || section["jwt"] != nil)
@@ -29,6 +29,7 @@ struct SceneReader {
         let authorization = authorization(jwt)
         let tokensPath = tokensPath()
         check(&http.policy)
+        if let effect { checkScope(of: http, reaches: effect) }
         guard let match, let upstream, let effect else { return nil }
         let scene = try? SceneConfiguration(
             match: match, upstream: upstream, http: http, effectQuery: effect.query, downstreamKey: effect.downstreamKey,
@@ -175,8 +176,8 @@ struct SceneReader {
         if let replay = reader.section(section, "replay", short: "fields"), let nodes = reader.list(replay, "fields") {
             http.replayedFields = Set(nodes.compactMap { node in
                 guard let name = reader.fieldName(node, path: replay.path("fields"), example: "X-Receipt") else { return nil }
-                if Self.neverReplayed.contains(name) {
-                    reader.mistake(node.place, replay.path("fields"), "\(name.rawName) belongs to one client or one connection, and is never replayed", "remove it")
+                if HTTPPolicy.neverReplayed.contains(name) {
+                    reader.mistake(node.place, replay.path("fields"), "\(name.rawName) belongs to one client, one connection or one answer, and is never replayed", "remove it")
                 }
                 return name
             })
@@ -185,11 +186,6 @@ struct SceneReader {
         http.requestLimit = reader.size(limits, "request", upTo: 1 << 30) ?? http.requestLimit
         http.responseLimit = reader.size(limits, "response", upTo: 64 << 20) ?? http.responseLimit
     }
-
-    private static let neverReplayed: Set<HTTPField.Name> = [
-        .setCookie, .authorization, .wwwAuthenticate, .proxyAuthenticate, .proxyAuthorization, .connection, .transferEncoding, .te, .trailer, .upgrade,
-        HTTPField.Name("Keep-Alive")!, HTTPField.Name("Proxy-Connection")!,
-    ]
 
     private func tokensPath() -> String? {
         guard let tokens = reader.section(section, "tokens", short: "path"), let text = reader.text(tokens, "path", example: "/v1/payments/tokens") else { return nil }

@@ -17,6 +17,7 @@ package struct ControlPlane: Service {
     let admin: AdminConfiguration
     let table: RouteTable
     let logger: Logger
+    private let environment: Semel.Environment
     private let access: Locked<AccessControl>
     private let bound = BoundPort()
     private let server: HTTPServerBuilder
@@ -47,6 +48,7 @@ package struct ControlPlane: Service {
         access = Locked(try Self.accessControl(admin, claims))
         self.admin = admin
         self.logger = logger
+        self.environment = environment
         let claimsAPI = claimsAPI ?? ClaimsAPI(store: store, environment: environment)
         table = RouteTable(
             routes: Self.routes(
@@ -127,6 +129,11 @@ package struct ControlPlane: Service {
     // MARK: Requests
 
     private func respond(_ request: Request, _ context: ControlPlaneContext) async -> Response {
+        let trace = TraceContext.continuing(request.headers[.traceparent], random: environment.random)
+        return await TraceContext.$current.withValue(trace) { await answerOrProblem(request, context) }
+    }
+
+    private func answerOrProblem(_ request: Request, _ context: ControlPlaneContext) async -> Response {
         let answer: APIResponse
         do {
             answer = try await self.answer(request, context)
@@ -184,6 +191,10 @@ struct ControlPlaneContext: InitializableFromSource {
             try channel.pipeline.syncOperations.handler(type: ConnectionEndHandler.self).end
         }.get()
     }
+}
+
+extension HTTPField.Name {
+    fileprivate static let traceparent = Self("traceparent")!
 }
 
 /// The port, once it is known.

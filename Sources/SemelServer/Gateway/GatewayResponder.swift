@@ -26,10 +26,10 @@ struct GatewayResponder: Sendable {
         switch route {
         case .scene(let scene):
             if let answer = scene.http.ownAnswer(to: converted) { return try await writer.send(answer) }
-            guard scene.http.covers(converted) else { return try await passThrough(request, to: scene.upstream, table, writer) }
+            guard scene.http.covers(converted) else { return try await passThrough(request, to: scene.upstream, of: scene, table, writer) }
             try await answer(request, converted, by: scene, table, writer)
         case .unmatched(let upstream):
-            try await passThrough(request, to: upstream, table, writer)
+            try await passThrough(request, to: upstream, of: nil, table, writer)
         case .none:
             try await writer.send(ProblemDocument.noRoute.answer)
         case .ambiguous:
@@ -52,16 +52,21 @@ struct GatewayResponder: Sendable {
     private func answer(
         _ request: InboundRequest, _ converted: HTTPRequest, by scene: SceneRoute, _ table: RoutingTable, _ writer: ResponseWriter
     ) async throws {
-        var fields = forwarded(request, to: scene.upstream, table)
+        var fields = forwarded(request, to: scene.upstream, of: scene, table)
         let trace = TraceContext.continuing(fields.first(name: "traceparent"), random: environment.random)
         fields.replaceOrAdd(name: "traceparent", value: trace.traceparent)
+        // What belongs to a trace that is not continued says nothing about the new one.
+        if trace.parentSpanID == nil { fields.remove(name: "tracestate") }
         let claims = await scene.tokens?.claims(of: request.head.headers)
-        var exchange = HTTPExchange(converted, identity: identity(claims, scene), traceID: trace.traceID)
+        var exchange = HTTPExchange(converted, identity: identity(claims, scene), trace: trace)
         if let authorizer = scene.replayAuthorizer {
-            let (head, fields, isValid) = (request.head, fields, claims != nil)
+            let (head, fields, isValid) = (request.head, fields, scene.tokens.map { _ in claims != nil })
             exchange.authorize = { _ in await authorizer.refusal(of: head, fields, hasValidToken: isValid) }
         }
-        if let verifier = scene.verifier { exchange.verify = { try await verifier.verify($0) } }
+        if let verifier = scene.verifier {
+            exchange.verify = { try await verifier.verify($0) }
+            exchange.waitOutFlight = { try await verifier.waitOutFlight(of: $0) }
+        }
         let forwarder = SceneForwarder(route: scene, head: request.head, fields: fields, environment: environment)
         try await writer.send(scene.http.respond(to: exchange, body: request.body) { try await forwarder.run($0) })
     }
@@ -73,8 +78,11 @@ struct GatewayResponder: Sendable {
 
     // MARK: Untouched
 
-    /// Streams a request through: neither side is read faster than the other takes it.
-    private func passThrough(_ request: InboundRequest, to client: UpstreamClient, _ table: RoutingTable, _ writer: ResponseWriter) async throws {
+    /// Streams a request through, trailers and answers before the answer included: neither side is read faster than the other
+    /// takes it.
+    private func passThrough(
+        _ request: InboundRequest, to client: UpstreamClient, of scene: SceneRoute?, _ table: RoutingTable, _ writer: ResponseWriter
+    ) async throws {
         let head = request.head
         let length = head.headers.first(name: "content-length").flatMap { Int($0) }
         let isChunked = head.headers.contains(name: "transfer-encoding")
@@ -84,9 +92,14 @@ struct GatewayResponder: Sendable {
         case (0?, _): body = .bytes(ByteBuffer())
         default: body = .stream(length: length) { request.body.makeAsyncIterator() }
         }
+        let interim = InterimAnswers(writer)
+        var outgoing = UpstreamRequest(
+            head.method, client.upstream.basePath + head.uri, headers: forwarded(request, to: client, of: scene, hasTrailers: isChunked, table),
+            body: body, onInterim: { interim.add($0, $1) })
+        if isChunked { outgoing.trailers = { ForwardedFields.trailers(request.body.trailers) } }
         do {
-            let response = try await client.send(
-                UpstreamRequest(head.method, client.upstream.basePath + head.uri, headers: forwarded(request, to: client, table), body: body))
+            let response = try await client.send(outgoing)
+            await interim.finish()
             guard response.status.code >= 200 else { throw UpstreamFailure.lost("it switched protocols", timedOut: false) }
             try await writer.begin(response.status, ForwardedFields.response(response.headers))
             let mayHaveBody = writer.mayHaveBody(response.status)
@@ -95,6 +108,7 @@ struct GatewayResponder: Sendable {
             }
             try await writer.finish(trailers)
         } catch let failure as UpstreamFailure where !writer.hasBegun {
+            await interim.finish()
             try await writer.send(problem(failure).answer(pages: ProblemPages.prefix))
         }
     }
@@ -107,8 +121,11 @@ struct GatewayResponder: Sendable {
         }
     }
 
-    private func forwarded(_ request: InboundRequest, to client: UpstreamClient, _ table: RoutingTable) -> HTTPHeaders {
+    private func forwarded(
+        _ request: InboundRequest, to client: UpstreamClient, of scene: SceneRoute?, hasTrailers: Bool = false, _ table: RoutingTable
+    ) -> HTTPHeaders {
         ForwardedFields.request(
-            request.head, peer: request.peer, isTrusted: table.configuration.trusts(request.peer), authority: client.upstream.authority)
+            request.head, peer: request.peer, isTrusted: table.configuration.trusts(request.peer), authority: client.upstream.authority,
+            fence: scene?.configuration.effectQuery?.fence?.rawName, hasTrailers: hasTrailers)
     }
 }

@@ -19,6 +19,7 @@ package final class PrometheusRegistry: MetricsFactory {
         var kind: SeriesKind
         /// By their label text.
         var series: [String: any Series] = [:]
+        var dimensions: [String: [(String, String)]] = [:]
     }
 
     private let state = Locked(State())
@@ -41,6 +42,23 @@ package final class PrometheusRegistry: MetricsFactory {
         return text
     }
 
+    /// A metric with all its series, for exporters in other forms than the text.
+    struct Snapshot: Sendable {
+        var name: String
+        var help: String?
+        var kind: SeriesKind
+        var points: [(dimensions: [(String, String)], point: MetricPoint)]
+    }
+
+    /// Every series as it stands now, sorted by name and labels.
+    func snapshot() -> [Snapshot] {
+        state.withLock { $0.families }.sorted { $0.key < $1.key }.map { name, family in
+            Snapshot(
+                name: name, help: help[name], kind: family.kind,
+                points: family.series.sorted { $0.key < $1.key }.map { (family.dimensions[$0.key] ?? [], $0.value.point) })
+        }
+    }
+
     private func series<Kind: Series>(_ name: String, _ dimensions: [(String, String)], _ make: () -> Kind) -> Kind {
         let labels = PrometheusText.labels(dimensions)
         return state.withLock { state in
@@ -48,6 +66,7 @@ package final class PrometheusRegistry: MetricsFactory {
             let made = make()
             guard state.count < Self.seriesLimit, state.families[name].map({ $0.kind == Kind.kind && $0.series[labels] == nil }) ?? true else { return made }
             state.families[name, default: Family(kind: Kind.kind)].series[labels] = made
+            state.families[name]?.dimensions[labels] = dimensions
             state.count += 1
             return made
         }

@@ -7,10 +7,13 @@ package import SemelHTTP
 package struct SceneObserver: HTTPObserver {
     private let metrics: SemelMetrics
     private let logger: Logger
+    private let spans: SpanQueue?
 
-    package init(metrics: SemelMetrics, logger: Logger) {
+    /// - Parameter spans: where each attempt is told as a span; `nil` for nowhere.
+    package init(metrics: SemelMetrics, logger: Logger, spans: SpanQueue? = nil) {
         self.metrics = metrics
         self.logger = logger
+        self.spans = spans
     }
 
     package func observe(_ event: HTTPEvent, scene: Scene, operation: OperationID?) {
@@ -25,27 +28,32 @@ package struct SceneObserver: HTTPObserver {
             if let attempt {
                 metadata["attempt"] = .stringConvertible(attempt.grant.attempt)
                 metadata["epoch"] = .stringConvertible(attempt.epoch)
+                metadata["duration_ms"] = .stringConvertible(attempt.age.microseconds / 1000)
             }
             if let status { metadata["status"] = .stringConvertible(status) }
             if let reason { metadata["reason"] = .string(reason) }
             if isDegraded { metadata["degraded"] = .stringConvertible(true) }
             logger.log(level: level, message, metadata: metadata)
         }
+        func end(_ ending: SceneMetrics.Ending, _ attempt: Attempt, status: Int? = nil, reason: String? = nil) {
+            counted.ended(ending)
+            spans?.add(ending, of: attempt, status: status, reason: reason)
+        }
         switch event {
         case .started(let attempt):
             counted.started(attempt: attempt.grant.attempt)
             log(.debug, "An operation starts.", step: "start", attempt)
         case .recorded(let status, let attempt):
-            counted.ended(.completed)
+            end(.completed, attempt, status: status)
             log(.debug, "The outcome is recorded.", step: "complete", attempt, status: status)
         case .released(let status, let attempt):
-            counted.ended(.released)
+            end(.released, attempt, status: status)
             log(.info, "The key may run again.", step: "release", attempt, status: status)
         case .suspended(let reason, let attempt):
-            counted.ended(.uncertain)
+            end(.uncertain, attempt, reason: reason)
             log(.warning, "Nobody knows whether the operation was applied.", step: "suspend", attempt, reason: reason)
         case .unrecorded(let reason, let attempt):
-            counted.ended(.lost)
+            end(.lost, attempt, reason: reason)
             if attempt.end == .leaseLost { counted.loseLease() }
             log(.warning, "The end of the operation could not be recorded.", step: "complete", attempt, reason: reason)
         case .replayed(let status):
@@ -59,8 +67,10 @@ package struct SceneObserver: HTTPObserver {
         case .wouldReplay:
             log(.info, "Enforcing would have replayed a recorded outcome.", step: "observe")
         case .degraded(let error):
+            metrics.setDegraded(true, component: "store")
             log(.warning, "A request runs unprotected: the store cannot be reached.", step: "claim", reason: error.message, isDegraded: true)
         case .storeFailed(let error):
+            metrics.setDegraded(true, component: "store")
             log(.error, "The store did not answer.", step: "claim", reason: error.message)
         }
     }

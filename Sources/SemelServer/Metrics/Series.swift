@@ -8,6 +8,15 @@ enum SeriesKind: String { case counter, gauge, histogram }
 protocol Series: AnyObject, Sendable {
     static var kind: SeriesKind { get }
     func write(_ name: String, _ labels: String, to text: inout String)
+    var point: MetricPoint { get }
+}
+
+/// What a series shows at one moment.
+enum MetricPoint: Sendable {
+    case whole(Int64)
+    case number(Double)
+    /// One count for each bound, not cumulative, and one for what is above all of them.
+    case histogram(bounds: [Double], counts: [UInt64], sum: Double)
 }
 
 final class CounterSeries: Series, CounterHandler {
@@ -25,6 +34,8 @@ final class CounterSeries: Series, CounterHandler {
     func write(_ name: String, _ labels: String, to text: inout String) {
         text += "\(name)\(labels) \(value.load(ordering: .relaxed))\n"
     }
+
+    var point: MetricPoint { .whole(value.load(ordering: .relaxed)) }
 }
 
 final class FloatingPointCounterSeries: Series, FloatingPointCounterHandler {
@@ -40,6 +51,8 @@ final class FloatingPointCounterSeries: Series, FloatingPointCounterHandler {
     func write(_ name: String, _ labels: String, to text: inout String) {
         text += "\(name)\(labels) \(PrometheusText.number(value.load()))\n"
     }
+
+    var point: MetricPoint { .number(value.load()) }
 }
 
 /// A gauge; also a recorder that does not aggregate, which shows the last value.
@@ -57,6 +70,8 @@ final class GaugeSeries: Series, MeterHandler, RecorderHandler {
     func write(_ name: String, _ labels: String, to text: inout String) {
         text += "\(name)\(labels) \(PrometheusText.number(value.load()))\n"
     }
+
+    var point: MetricPoint { .number(value.load()) }
 }
 
 /// Cumulative buckets, their sum and count, taken together so that they always agree.
@@ -93,6 +108,11 @@ final class HistogramSeries: Series, RecorderHandler, TimerHandler {
     }
 
     func recordNanoseconds(_ duration: Int64) { record(Double(duration) / 1e9) }
+
+    var point: MetricPoint {
+        let (counts, sum) = state.withLock { ($0.counts, $0.sum) }
+        return .histogram(bounds: bounds, counts: counts, sum: sum)
+    }
 
     func write(_ name: String, _ labels: String, to text: inout String) {
         let (counts, sum) = state.withLock { ($0.counts, $0.sum) }

@@ -104,15 +104,19 @@ public final class StoreTrial: Sendable {
         return grant
     }
 
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct = .sample) async throws -> TransitionResult {
-        let result = try await store.resolve(id, as: resolution, by: act)
-        note("\(act.actor) resolves \(id.name) as \(resolution.summary): \(result)")
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct = .sample, expecting epoch: Epoch? = nil
+    ) async throws -> TransitionResult {
+        let result = try await store.resolve(id, as: resolution, by: act, expecting: epoch)
+        note("\(act.actor) resolves \(id.name)\(epoch.map { " at epoch \($0)" } ?? "") as \(resolution.summary): \(result)")
         return result
     }
 
-    public func forget(_ id: OperationID, by act: OperatorAct = .sample) async throws -> TransitionResult {
-        let result = try await store.forget(id, by: act)
-        note("\(act.actor) forgets \(id.name): \(result)")
+    public func forget(
+        _ id: OperationID, by act: OperatorAct = .sample, expecting epoch: Epoch? = nil
+    ) async throws -> TransitionResult {
+        let result = try await store.forget(id, by: act, expecting: epoch)
+        note("\(act.actor) forgets \(id.name)\(epoch.map { " at epoch \($0)" } ?? ""): \(result)")
         return result
     }
 

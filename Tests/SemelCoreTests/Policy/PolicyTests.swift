@@ -186,4 +186,15 @@ struct PolicyTests {
         #expect(try refusal(of: policy(.unknown) { $0.lease = .milliseconds(49) }, on: Self.sqlite).code == .contradiction)
         #expect(try policy(.unknown) { $0.lease = .milliseconds(50) }.assess(on: Self.sqlite).level == .atMostOnce)
     }
+
+    @Test("what a pinned policy says about asking its target is read back from its text (H57)", arguments: [
+        Effect.queryable(inFlight: .seconds(30), isFenced: true), .queryable(inFlight: .milliseconds(250), isFenced: false),
+        .queryable(inFlight: .zero, isFenced: false), .queryable(inFlight: .seconds(86_400), isFenced: false),
+    ])
+    func pinnedEffect(_ effect: Effect) throws {
+        let policy = try ActivePolicy(Policy(scene: "s", effect: effect), on: Self.sqlite)
+        #expect(policy.pinned.queryableEffect == effect)
+        #expect(PinnedPolicy(scene: "s", text: "effect=unknown minimum=none").queryableEffect == nil)
+        #expect(PinnedPolicy(scene: "s", text: #"{"effect":"queryable"}"#).queryableEffect == nil)
+    }
 }

@@ -231,6 +231,8 @@ struct RecordMachineTests {
                 case (.claimed, .granted(let grant)), (.verifying, .granted(let grant)):
                     #expect(payload == [1] && isOwn && grant.token == Self.holder && change == .keep && drawn == [])
                     #expect(grant.kind == (item.standing == .verifying ? .verify : .again))
+                    // Said again, it still tells how long what the holder before sent may be under way.
+                    #expect(grant.previousChange == item.record!.changedAt && grant.attempt == item.record!.attempt)
                 case (.claimed, .inProgress(let remaining)), (.verifying, .inProgress(let remaining)):
                     #expect(payload == [1] && !isOwn && !item.isLapsed && remaining == .seconds(1) && change == .keep)
                 case (.streaming, .inProgress(let remaining)):
@@ -303,6 +305,20 @@ struct RecordMachineTests {
     func forgetting(_ item: Case) {
         let isFinished = item.standing == .completed || item.standing == .tombstone
         #expect(RecordMachine.forget(item.record, at: Self.now) == (isFinished ? (.applied, .remove) : (.superseded, .keep)))
+    }
+
+    @Test("lets nothing be decided about another epoch than the record's", arguments: cases)
+    func deciding(_ item: Case) {
+        guard let epoch = item.record?.epoch else { return }
+        let other = Epoch(rawValue: epoch.rawValue - 1)
+        let decide = { (expected: Epoch?) in
+            RecordMachine.resolve(
+                .notApplied, on: item.record, expecting: expected, at: Self.now, nextEpoch: { Epoch(rawValue: $0.rawValue + 59) })
+        }
+        #expect(decide(other) == (.superseded, .keep) && decide(epoch) == decide(nil))
+        #expect(RecordMachine.forget(item.record, expecting: other, at: Self.now) == (.superseded, .keep))
+        let forgetting = RecordMachine.forget(item.record, at: Self.now)
+        #expect(RecordMachine.forget(item.record, expecting: epoch, at: Self.now) == forgetting)
     }
 
     private static func request(by owner: Owner, payload: [UInt8]) -> ClaimRequest {

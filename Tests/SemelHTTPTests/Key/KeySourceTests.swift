@@ -24,6 +24,44 @@ struct KeySourceTests {
         }
     }
 
+    @Test("two spellings of one character make two keys of a body, and two scopes of a header (H27)")
+    func spellings() async throws {
+        let (composed, decomposed) = ("caf\u{E9}", "cafe\u{301}")
+        let name = try #require(HTTPField.Name("X-Tenant"))
+        let selectors = [try JSONSelector("$.order")]
+        try await TestService.run(.test { $0.keySource = .body(selectors); $0.scopeSource = .header(name) }) { service async throws in
+            for order in [composed, decomposed] {
+                for tenant in [composed, decomposed] {
+                    let answer = try await service.send(key: nil, body: #"{"order":"\#(order)"}"#, [("X-Tenant", tenant)])
+                    #expect(answer.status == 201 && !answer.isReplay)
+                }
+            }
+            #expect(try await service.send(key: nil, body: #"{"order":"\#(composed)"}"#, [("X-Tenant", decomposed)]).isReplay)
+            #expect(service.runs.count == 4)
+        }
+    }
+
+    @Test("the handler works in the request's trace, under a span of its own, and the record keeps the trace")
+    func traces() async throws {
+        let store = StoreDouble.durable()
+        let seen = Locked([TraceContext?]())
+        let handler: TestService.Handler = { _, _ in
+            seen.withLock { $0.append(TraceContext.current) }
+            return Response(status: .created)
+        }
+        try await TestService.run(store: store, handler: handler) { service async throws in
+            let trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+            _ = try await service.send([("traceparent", "00-\(trace)-00f067aa0ba902b7-01")])
+            _ = try await service.send(key: #""key-2""#, [("traceparent", "nonsense")])
+            let contexts = seen.withLock { $0 }.compactMap(\.self)
+            #expect(contexts.count == 2)
+            #expect(contexts[0].traceID.hexadecimal == trace && contexts[0].parentSpanID == 0x00f0_67aa_0ba9_02b7)
+            #expect(contexts[1].parentSpanID == nil && contexts[1].traceID != contexts[0].traceID)
+            #expect(try await store.record()?.traceID == contexts[0].traceID)
+            #expect(try await store.record("key-2")?.traceID == contexts[1].traceID)
+        }
+    }
+
     @Test("a token is a key: submitting the form twice gives the first result twice (R8)")
     func tokens() async throws {
         let now = Locked(Timestamp(microseconds: 784_111_777_000_000))

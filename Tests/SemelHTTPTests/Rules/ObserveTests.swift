@@ -10,7 +10,7 @@ import Testing
 struct ObserveTests {
     @Test("nobody is turned away, and what enforcing would have done is counted")
     func observes() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         try await TestService.run(.test(mode: .observe) { $0.requestLimit = 100 }, store: store) { service async throws in
             func expectRun(_ event: String, _ send: () async throws -> Reply) async throws {
                 let runs = service.runs.count
@@ -65,6 +65,44 @@ struct ObserveTests {
             #expect(service.events.all.contains("wouldReject in-progress"))
             gate.open()
             #expect(try await first.status == 200)
+        }
+    }
+
+    @Test("a body beyond the cap is not held back: its handler reads it while it still comes", .timeLimit(.minutes(1)))
+    func passing() async throws {
+        let (read, total) = (Gate(), Locked(0))
+        try await TestService.run(.test(mode: .observe) { $0.requestLimit = 100 }, handler: { request, _ in
+            for try await piece in request.body {
+                let sum = total.withLock { total in
+                    total += piece.readableBytes
+                    return total
+                }
+                if sum >= 250 { read.open() }
+            }
+            return Response(status: .ok, body: ResponseBody(byteBuffer: ByteBuffer(string: "\(total.withLock { $0 })")))
+        }) { service async throws in
+            let heard = try await RawClient.with(port: service.port) { connection in
+                try await connection.say("POST /payments HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\nIdempotency-Key: \"c\"\r\n\r\n")
+                for _ in 0..<5 { try await connection.say("32\r\n\(String(repeating: "x", count: 50))\r\n") }
+                // The request has not ended.
+                await read.pass()
+                try await connection.say("1\r\ny\r\n0\r\n\r\n")
+                return try await connection.hear(until: "251")
+            }
+            #expect(heard.contains("\r\n\r\n251"))
+            #expect(service.events.all == ["wouldReject request-too-large"])
+        }
+    }
+
+    @Test("a body that cannot be held passes through whole")
+    func unheldBody() async throws {
+        let spool = Spool(memoryLimit: 1000, directory: "/nowhere")
+        try await TestService.run(.test(mode: .observe), spool: spool, handler: { request, _ in
+            let body = try await request.body.collect(upTo: 1 << 20)
+            return Response(status: .ok, body: ResponseBody(byteBuffer: ByteBuffer(string: "\(body.readableBytes)")))
+        }) { service async throws in
+            #expect(try await service.send(body: String(repeating: "x", count: 300_000)).text == "300000")
+            #expect(service.events.all == ["wouldReject store-unavailable"])
         }
     }
 }

@@ -150,7 +150,7 @@ struct ProblemTableTests {
         let (gate, started) = (Gate(), Gate())
         let clock = ManualStoreClock()
         try await TestService.run(
-            store: DurableStore(clock: clock),
+            store: StoreDouble.durable(clock: clock),
             handler: { _, _ in
                 started.open()
                 await gate.pass()
@@ -191,7 +191,7 @@ struct ProblemTableTests {
     func outcomeUncertain() async throws {
         for (effect, reruns) in [(Effect.unknown, false), (.deduplicates(keeps: .seconds(86_400)), true)] {
             let clock = ManualStoreClock()
-            let store = DurableStore(clock: clock)
+            let store = StoreDouble.durable(clock: clock)
             let policy = HTTPPolicy.test(effect: effect)
             // Another process claimed, and died.
             let dead = try Operations(store: store).scene(policy.policy)
@@ -221,7 +221,7 @@ struct ProblemTableTests {
     @Test("a response that is no longer kept is 409 outcome-expired, until the key is forgotten too")
     func outcomeExpired() async throws {
         let clock = ManualStoreClock()
-        try await TestService.run(store: DurableStore(clock: clock)) { service async throws in
+        try await TestService.run(store: StoreDouble.durable(clock: clock)) { service async throws in
             _ = try await service.send()
             clock.advance(by: .seconds(24 * 3600 - 1))
             #expect(try await service.send().isReplay)
@@ -260,7 +260,7 @@ struct ProblemTableTests {
 
     @Test("a store that cannot be reached is 503 store-unavailable with Retry-After, and the handler does not run (H13, R2)")
     func storeUnavailable() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         store.set { $0.claim = StoreError(.unavailable, "gone") }
         try await TestService.run(store: store) { service async throws in
             expect(try await service.send(), "store-unavailable", 503, retries: true)
@@ -272,7 +272,7 @@ struct ProblemTableTests {
 
     @Test("with onStoreFailure: open the handler runs unprotected, and a lower level is shown (H13)")
     func storeFailureOpen() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         store.set { $0.claim = StoreError(.unavailable, "gone") }
         try await TestService.run(.test(onStoreFailure: .open), store: store) { service async throws in
             let reply = try await service.send()
@@ -309,7 +309,7 @@ struct ProblemTableTests {
     @Test("a handler behind HTTP cannot claim to share the record's transaction")
     func neverAtomic() {
         #expect(throws: PolicyError.self) {
-            _ = try HTTPScene(.test(effect: .localTransaction), operations: Operations(store: DurableStore()))
+            _ = try HTTPScene(.test(effect: .localTransaction), operations: Operations(store: StoreDouble.durable()))
         }
     }
 

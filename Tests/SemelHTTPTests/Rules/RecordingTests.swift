@@ -34,7 +34,7 @@ struct RecordingTests {
 
     @Test("what fails before the handler starts is not recorded (H38)")
     func nothingBefore() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         try await TestService.run(.test { $0.requestLimit = 10 }, store: store) { service async throws in
             _ = try await service.send(key: "bad")
             _ = try await service.send(body: String(repeating: "x", count: 11))
@@ -102,7 +102,7 @@ struct RecordingTests {
 
     @Test("the outcome is durable before its first byte is sent (R19)")
     func persistedBeforeReply() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         let (recording, mayRecord) = (Gate(), Gate())
         store.set { faults in
             faults.beforeApply = { transition in
@@ -127,7 +127,7 @@ struct RecordingTests {
 
     @Test("an answer that could not be recorded is not given, and the key stays claimed (503 outcome-uncertain)")
     func unrecorded() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         store.set { $0.apply = StoreError(.full, "no space") }
         try await TestService.run(store: store) { service async throws in
             let reply = try await service.send()
@@ -144,7 +144,7 @@ struct RecordingTests {
 
     @Test("a short outage while recording is waited out")
     func outageWhileRecording() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         let tries = Tally()
         store.set { faults in
             faults.apply = StoreError(.unavailable, "gone")
@@ -160,7 +160,7 @@ struct RecordingTests {
     @Test("a zombie's answer is not given: what its successor recorded stands (H5, H6, R13, R17)", arguments: [200, 429, 500])
     func superseded(_ status: Int) async throws {
         let clock = ManualStoreClock()
-        let store = DurableStore(clock: clock)
+        let store = StoreDouble.durable(clock: clock)
         let (started, gate) = (Gate(), Gate())
         let runs = Tally()
         let policy = HTTPPolicy.test(effect: .deduplicates(keeps: .seconds(86_400)))
@@ -179,6 +179,31 @@ struct RecordingTests {
             #expect(late.text == "successor" && late.isReplay && late.status == 201)
             let record = try #require(try await store.record())
             #expect(record.state == .completed && record.outcome?.body == .kept(Array("successor".utf8)))
+        }
+    }
+
+    @Test("a zombie whose key is another request's by now is told so, and shown nothing of it", arguments: [200, 429, 500])
+    func supersededByAnother(_ status: Int) async throws {
+        let clock = ManualStoreClock()
+        let store = StoreDouble.durable(clock: clock, isTransactional: true)
+        let (started, gate) = (Gate(), Gate())
+        let runs = Tally()
+        try await TestService.run(store: store, handler: { _, _ in
+            guard runs.add() == 1 else { return Response(status: .created, body: ResponseBody(byteBuffer: ByteBuffer(string: "another's"))) }
+            started.open()
+            await gate.pass()
+            return Response(status: .init(code: status), body: ResponseBody(byteBuffer: ByteBuffer(string: "zombie")))
+        }) { service async throws in
+            async let zombie = service.send()
+            await started.pass()
+            clock.advance(by: .seconds(31))
+            let id = OperationID(scope: Scope("http"), key: try OperationKey("key-1"))
+            #expect(try await store.resolve(id, as: .notApplied, by: OperatorAct(actor: "a", reason: "r"), expecting: nil) == .applied)
+            #expect(try await service.send(body: #"{"amount":2}"#).text == "another's")
+            gate.open()
+            let late = try await zombie
+            #expect(late.status == 422 && late.code == "key-reused" && !late.text.contains("another's"))
+            #expect(late.json?["safe_new_key"] == false)
         }
     }
 
@@ -249,7 +274,7 @@ struct RecordingTests {
     @Test("a slow handler keeps its lease by the heartbeat, over many times its length")
     func heartbeat() async throws {
         let (clock, storeClock) = (ManualClock(), ManualStoreClock())
-        let store = DurableStore(clock: storeClock)
+        let store = StoreDouble.durable(clock: storeClock)
         let renewals = AsyncStream<Void>.makeStream()
         store.set { $0.beforeApply = { transition in
             if case .renew = transition.change { renewals.continuation.yield() }

@@ -63,7 +63,7 @@ struct ReplayTests {
     @Test("first and replayed responses tell the level, and when they stop being replayed")
     func expiry() async throws {
         let clock = ManualStoreClock(start: Timestamp(microseconds: 784_111_777_000_000))
-        try await TestService.run(.test(retention: Retention(response: .seconds(3600), key: .seconds(86_400))), store: DurableStore(clock: clock)) { service async throws in
+        try await TestService.run(.test(retention: Retention(response: .seconds(3600), key: .seconds(86_400))), store: StoreDouble.durable(clock: clock)) { service async throws in
             let first = try await service.send()
             #expect(first["Idempotency-Key-Expires"] == "Sun, 06 Nov 1994 09:49:37 GMT" && first["Semel-Guarantee"] == "atMostOnce")
             clock.advance(by: .seconds(1800))
@@ -127,7 +127,7 @@ struct ReplayTests {
 
     @Test("permission is asked for before anything is looked up, so a replay is refused when it was revoked (H39)")
     func authorization() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         let scene = try HTTPScene(.test(), operations: Operations(store: store))
         let allowed = Locked(true)
         let asked = Tally()
@@ -192,7 +192,7 @@ struct ReplayTests {
 
     @Test("safe methods and methods the policy does not name pass through, and nothing is stored", arguments: [HTTPRequest.Method.get, .put, .delete])
     func uncoveredMethods(_ method: HTTPRequest.Method) async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         try await TestService.run(.test { $0.methods = [.get, .post] }, store: store) { service async throws in
             for _ in 1...2 {
                 let reply = try await service.send(method, body: "")

@@ -11,7 +11,7 @@ import Testing
 struct StreamTests {
     @Test("a streamed answer up to the cap is held back, recorded and replayed whole")
     func smallStream() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         let written = Gate()
         let gate = Gate()
         try await TestService.run(store: store, handler: { _, _ in
@@ -35,7 +35,7 @@ struct StreamTests {
 
     @Test("beyond the cap it is first recorded as streaming, then sent in full, then completed without a body (H35, H36)")
     func largeStream() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         let gate = Gate()
         try await TestService.run(.test { $0.responseLimit = 100 }, store: store, handler: { _, _ in
             Response(status: .ok, body: ResponseBody { writer in
@@ -66,7 +66,7 @@ struct StreamTests {
 
     @Test("nothing of a large answer is sent before it is durable that it is being sent (R19)")
     func streamingIsDurableFirst() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         let (marking, mayMark) = (Gate(), Gate())
         store.set { $0.beforeApply = { transition in
             guard transition.change == .stream else { return }
@@ -87,7 +87,7 @@ struct StreamTests {
 
     @Test("an answer whose beginning cannot be marked as being sent is not sent")
     func unmarkedStream() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         store.set { $0.apply = StoreError(.full, "no space") }
         try await TestService.run(.test { $0.responseLimit = 3 }, store: store) { service async throws in
             #expect(try await service.send().code == "outcome-uncertain")
@@ -97,7 +97,7 @@ struct StreamTests {
     @Test("an answer that breaks off while it is sent reaches the client cut off, and is uncertain (H36)")
     func brokenStream() async throws {
         struct Broken: Error {}
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         try await TestService.run(.test { $0.responseLimit = 10 }, store: store, handler: { _, _ in
             Response(status: .ok, body: ResponseBody { writer in
                 for _ in 0..<3 { try await writer.write(ByteBuffer(string: "0123456789")) }
@@ -132,7 +132,7 @@ struct StreamTests {
 
     @Test("an event stream passes through at once and is recorded without a body")
     func eventStream() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         let gate = Gate()
         try await TestService.run(store: store, handler: { _, _ in
             Response(status: .ok, headers: [.contentType: "text/event-stream; charset=utf-8"], body: ResponseBody { writer in
@@ -155,7 +155,7 @@ struct StreamTests {
 
     @Test("an upgrade is refused: its outcome could not be recorded")
     func upgrade() async throws {
-        let scene = try HTTPScene(.test(), operations: Operations(store: DurableStore()))
+        let scene = try HTTPScene(.test(), operations: Operations(store: StoreDouble.durable()))
         let request = HTTPRequest(method: .post, scheme: nil, authority: nil, path: "/", headerFields: [.idempotencyKey: "\"k\""])
         let answer = try await scene.respond(to: HTTPExchange(request), body: RequestBody(buffer: ByteBuffer())) { _ in
             HTTPAnswer(HTTPResponse(status: .switchingProtocols))
@@ -186,7 +186,7 @@ struct StreamTests {
 
     @Test("cancelling the request's own task does not stop the handler either (H41)")
     func cancellation() async throws {
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         let scene = try HTTPScene(.test(), operations: Operations(store: store))
         let (started, gate) = (Gate(), Gate())
         let request = HTTPRequest(method: .post, scheme: nil, authority: nil, path: "/", headerFields: [.idempotencyKey: "\"key-1\""])
@@ -258,6 +258,78 @@ struct StreamTests {
             }
             await service.events.wait(for: "recorded 200")
             #expect(written.count == 800)
+        }
+    }
+
+    @Test("an answer that stops for longer than the policy allows is broken off, whoever makes it (H8)", .timeLimit(.minutes(1)))
+    func hangsWhileSending() async throws {
+        let (clock, store, gate) = (ManualClock(), StoreDouble.durable(isTransactional: true), Gate())
+        try await TestService.run(.test(progress: .seconds(5)), store: store, environment: clock.environment(), handler: { _, _ in
+            Response(status: .ok, headers: [.contentType: "text/event-stream"], body: ResponseBody { writer in
+                try await writer.write(ByteBuffer(string: "data: 1\n\n"))
+                // It does not heed that it is cancelled.
+                await gate.pass()
+                try await writer.write(ByteBuffer(string: "data: 2\n\n"))
+                try await writer.finish(nil)
+            })
+        }) { service async throws in
+            let heard = try await RawClient.with(port: service.port) { connection in
+                try await connection.say(rawRequest("POST", "/payments", ["Idempotency-Key: \"key-1\""]))
+                _ = try await connection.hear(until: "data: 1")
+                await clock.sleepers(atLeast: 1)
+                clock.advance(by: .seconds(5))
+                return try await connection.hear(until: "data: 2")
+            }
+            #expect(!heard.contains("data: 2") && !heard.hasSuffix("0\r\n\r\n"))
+            await service.events.wait(for: "suspended stream-interrupted")
+            gate.open()
+            #expect(try await service.send(body: "{}").code == "outcome-uncertain")
+            #expect(!service.events.all.contains("recorded 200"))
+        }
+    }
+
+    @Test("one that stops before its beginning was sent is answered as lost, and nothing of it counts", .timeLimit(.minutes(1)))
+    func hangsWhileHeldBack() async throws {
+        let (clock, store) = (ManualClock(), StoreDouble.durable(isTransactional: true))
+        let (written, gate, finished) = (Gate(), Gate(), Gate())
+        try await TestService.run(.test(progress: .seconds(5)), store: store, environment: clock.environment(), handler: { _, _ in
+            Response(status: .ok, body: ResponseBody { writer in
+                try await writer.write(ByteBuffer(string: "half"))
+                written.open()
+                await gate.pass()
+                finished.open()
+                try await writer.finish(nil)
+            })
+        }) { service async throws in
+            async let reply = service.send()
+            await written.pass()
+            await clock.sleepers(atLeast: 1)
+            clock.advance(by: .seconds(5))
+            #expect(try await reply.code == "upstream-lost")
+            gate.open()
+            await finished.pass()
+            #expect(try await service.send().code == "outcome-uncertain")
+            #expect(try await store.record()?.outcome == nil && service.runs.count == 1)
+        }
+    }
+
+    @Test("a handler that ignores that its answer cannot be sent does not make a part of it the outcome (H36)")
+    func swallowedError() async throws {
+        let store = StoreDouble.durable(isTransactional: true)
+        try await TestService.run(.test { $0.responseLimit = 10 }, store: store, handler: { _, _ in
+            Response(status: .ok, body: ResponseBody { writer in
+                try await writer.write(ByteBuffer(string: "01234"))
+                store.set { $0.apply = StoreError(.full, "no space") }
+                do { try await writer.write(ByteBuffer(string: "0123456789")) } catch {}
+                store.set { $0.apply = nil }
+                do { try await writer.write(ByteBuffer(string: "56789")) } catch {}
+                try await writer.finish(nil)
+            })
+        }) { service async throws in
+            let reply = try await service.send()
+            #expect(reply.status == 503 && reply.code == "outcome-uncertain")
+            #expect(try await store.record()?.state == .claimed)
+            #expect(!service.events.all.contains("recorded 200"))
         }
     }
 }

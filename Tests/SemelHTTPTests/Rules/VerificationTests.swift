@@ -66,7 +66,7 @@ struct VerificationTests {
         let verifications: [IdempotencyMiddleware<BasicRequestContext>.Verify?] = [
             { _ in .unknown }, { (_: Attempt) async throws -> Verification<Outcome?> in throw Unreachable() }, nil,
         ]
-        let store = DurableStore()
+        let store = StoreDouble.durable()
         try await TestService.run(policy, store: store, verify: verifications[kind], handler: losing(Tally())) { service async throws in
             _ = try await service.send()
             #expect(try await service.send().code == "outcome-uncertain")
@@ -78,7 +78,7 @@ struct VerificationTests {
     @Test("the target is not asked before nothing of the lost request can still be under way")
     func inFlight() async throws {
         let clock = ManualClock()
-        let store = DurableStore(clock: ManualStoreClock())
+        let store = StoreDouble.durable(clock: ManualStoreClock())
         let asked = Tally()
         try await TestService.run(.test(effect: .queryable(inFlight: .seconds(20), isFenced: false)), store: store, environment: clock.environment(), verify: { _ in
             asked.add()
@@ -94,5 +94,35 @@ struct VerificationTests {
             #expect(try await second.text == "ran again")
             #expect(asked.count == 1)
         }
+    }
+
+    @Test("how long that is, the policy says under which the lost request was claimed (H57)", arguments: [true, false])
+    func inFlightAsPinned(isFencedNow: Bool) async throws {
+        let clock = ManualClock()
+        let store = StoreDouble.durable(clock: ManualStoreClock(), isTransactional: true)
+        let runs = Tally()
+        try await TestService.run(
+            .test(effect: .queryable(inFlight: .seconds(20), isFenced: false)), store: store, environment: clock.environment(), handler: losing(runs)
+        ) { service async throws in
+            _ = try await service.send()
+        }
+        let askedAt = Locked([Duration]())
+        try await TestService.run(
+            .test(effect: .queryable(inFlight: .seconds(1), isFenced: isFencedNow)), store: store, environment: clock.environment(seed: 2),
+            verify: { _ in
+                askedAt.withLock { $0.append(clock.now.offset) }
+                return .notApplied
+            }, handler: losing(runs)
+        ) { service async throws in
+            async let second = service.send()
+            while askedAt.withLock({ $0.isEmpty }) && clock.now.offset < .seconds(20) {
+                // The heartbeat and, as it should be, the wait.
+                await clock.sleepers(atLeast: 1)
+                try await ContinuousClock().sleep(for: .milliseconds(20))
+                clock.advance(by: .seconds(1))
+            }
+            #expect(try await second.text == "ran again")
+        }
+        #expect(askedAt.withLock { $0 } == [.seconds(20)])
     }
 }

@@ -21,7 +21,7 @@ struct TestService: Sendable {
     let events: EventLog
 
     static func run(
-        _ policy: HTTPPolicy = .test(), store: any OperationStore = DurableStore(), environment: Semel.Environment = .live,
+        _ policy: HTTPPolicy = .test(), store: any OperationStore = StoreDouble.durable(), environment: Semel.Environment = .live,
         verify: IdempotencyMiddleware<BasicRequestContext>.Verify? = nil,
         identity: IdempotencyMiddleware<BasicRequestContext>.Identity? = nil, spool: Spool = .shared,
         calendar: @escaping @Sendable () -> Timestamp = HTTPScene.systemCalendar,
@@ -197,7 +197,7 @@ extension HTTPPolicy {
             policy: Policy(
                 scene: "payment.capture", effect: effect, minimum: minimum, mode: mode, onError: onError, onConcurrent: onConcurrent,
                 onStoreFailure: onStoreFailure, lease: lease, progress: progress, retention: retention, liveKeys: liveKeys),
-            keyRequired: true)
+            keyRequired: true, scopeSource: .none)
         change(&policy)
         return policy
     }

@@ -1,4 +1,3 @@
-import CoreMetrics
 import Semel
 @testable import SemelSQLite
 import SemelTesting
@@ -190,44 +189,6 @@ struct VersionedTableTests {
     }
 
     private struct Deadlock: Error {}
-}
-
-/// A metrics backend that counts counters by label and dimension values.
-private final class CountingFactory: MetricsFactory {
-    private final class Count: CounterHandler {
-        let value = Locked<Int64>(0)
-        func increment(by amount: Int64) { value.withLock { $0 += amount } }
-        func reset() { value.withLock { $0 = 0 } }
-    }
-
-    private let counts = Locked([String: Count]())
-
-    func count(_ label: String, _ values: [String]) -> Int {
-        counts.withLock { Int($0[([label] + values).joined(separator: " ")]?.value.withLock { $0 } ?? 0) }
-    }
-
-    func makeCounter(label: String, dimensions: [(String, String)]) -> any CounterHandler {
-        counts.withLock { counts in
-            let name = ([label] + dimensions.map(\.1)).joined(separator: " ")
-            let count = counts[name] ?? Count()
-            counts[name] = count
-            return count
-        }
-    }
-
-    func makeMeter(label: String, dimensions: [(String, String)]) -> any MeterHandler { NOOPMetricsHandler.instance.makeMeter(label: label, dimensions: dimensions) }
-    func makeFloatingPointCounter(label: String, dimensions: [(String, String)]) -> any FloatingPointCounterHandler {
-        NOOPMetricsHandler.instance.makeFloatingPointCounter(label: label, dimensions: dimensions)
-    }
-    func makeRecorder(label: String, dimensions: [(String, String)], aggregate: Bool) -> any RecorderHandler {
-        NOOPMetricsHandler.instance.makeRecorder(label: label, dimensions: dimensions, aggregate: aggregate)
-    }
-    func makeTimer(label: String, dimensions: [(String, String)]) -> any TimerHandler { NOOPMetricsHandler.instance.makeTimer(label: label, dimensions: dimensions) }
-    func destroyCounter(_: any CounterHandler) {}
-    func destroyMeter(_: any MeterHandler) {}
-    func destroyFloatingPointCounter(_: any FloatingPointCounterHandler) {}
-    func destroyRecorder(_: any RecorderHandler) {}
-    func destroyTimer(_: any TimerHandler) {}
 }
 
 @Suite("Optimistic locking in a transaction of the embedded store")

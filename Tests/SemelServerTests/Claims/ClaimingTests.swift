@@ -157,7 +157,7 @@ func withPlane(
 
     @Test("a claim whose answer the store lost is said again by the server and recognised (H14)")
     func lostAnswer() async throws {
-        let store = FaultyStore(failures: [StoreError(.indeterminate, "The answer was lost.")])
+        let store = StoreDouble { $0.lostAnswers = [StoreError(.indeterminate, "The answer was lost.")] }
         let plane = try ControlPlane.quiet(admin: AdminConfiguration(listen: ListenAddress(host: "127.0.0.1", port: 0)), store: store)
         try await PlaneUnderTest.run(plane) { plane in
             let answer = try await plane.claim("k")
@@ -168,7 +168,7 @@ func withPlane(
     @Test("a store that cannot answer is a 503 with what to do; a release whose answer was lost is said to be unknown (H13, R2)")
     func storeDown() async throws {
         let lost = StoreError(.indeterminate, "The answer was lost.")
-        let store = FaultyStore(failures: [StoreError(.unavailable, "The store is away."), lost, StoreError(.full, "No space is left.")])
+        let store = StoreDouble { $0.lostAnswers = [StoreError(.unavailable, "The store is away."), lost, StoreError(.full, "No space is left.")] }
         let plane = try ControlPlane.quiet(admin: AdminConfiguration(listen: ListenAddress(host: "127.0.0.1", port: 0)), store: store)
         try await PlaneUnderTest.run(plane) { plane in
             let down = try await plane.claim("k", owner: "a")

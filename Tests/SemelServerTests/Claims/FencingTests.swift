@@ -123,14 +123,14 @@ import Testing
         let clock = ManualStoreClock()
         try await withPlane(kind, clock: clock) { plane in
             let token = try await plane.granted("k")
-            let more: JSONValue = ["outcome": ["body": "MQ=="], "retention": ["response": "1h", "key": "2h"]]
+            let more: JSONValue = ["outcome": ["body": "MQ=="], "retention": ["response": "1h", "key": "25h"]]
             #expect(try await plane.apply("complete", "k", token, more))
             clock.advance(by: .seconds(3599))
             #expect(try await plane.claim("k")["result"] == "completed")
             clock.advance(by: .seconds(1))
             #expect(try await plane.claim("k")["result"] == "expired")
             #expect(try await plane.wait("k", "0ms")["result"] == "expired")
-            clock.advance(by: .seconds(3599))
+            clock.advance(by: .seconds(24 * 3600 - 1))
             #expect(try await plane.claim("k")["result"] == "expired")
             clock.advance(by: .seconds(1))
             let next = try await plane.claim("k")
@@ -138,7 +138,7 @@ import Testing
             #expect(next["token"]?.string ?? "" > token)
 
             // One of the two alone: the other is the default, as far as it fits.
-            for (retention, thenAnswers) in [(["response": "40d"], "completed"), (["key": "1h"], "claimed"), (["key": "60d"], "expired")]
+            for (retention, thenAnswers) in [(["response": "40d"], "completed"), (["key": "24h"], "claimed"), (["key": "60d"], "expired")]
                 as [(JSONValue, String)]
             {
                 let key = "\(retention)".filter { $0.isLetter || $0.isNumber }

@@ -83,7 +83,10 @@ import Testing
                 ("complete", item(["outcome": ok, "retention": "24h"]), "/retention"),
                 ("complete", item(["outcome": ok, "retention": ["response": 24]]), "/retention/response"),
                 ("complete", item(["outcome": ok, "retention": ["key": "4000d"]]), "/retention/key"),
-                ("complete", item(["outcome": ok, "retention": ["response": "2h", "key": "1h"]]), "/retention/key"),
+                ("complete", item(["outcome": ok, "retention": ["response": "26h", "key": "25h"]]), "/retention/key"),
+                // Less than requests may be repeated for.
+                ("complete", item(["outcome": ok, "retention": ["response": "0ms", "key": "0ms"]]), "/retention/key"),
+                ("complete", item(["outcome": ok, "retention": ["key": "1439m"]]), "/retention/key"),
                 ("complete", item(["outcome": ok, "retention": ["keys": "1h"]]), "/retention"),
             ]
             for (verb, body, pointer) in amiss {

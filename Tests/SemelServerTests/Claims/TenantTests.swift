@@ -64,6 +64,48 @@ import Testing
         }
     }
 
+    @Test("two spellings of one character are two keys, two scopes and two outcomes (H27)", arguments: TriedStore.allCases)
+    func spellings(kind: TriedStore) async throws {
+        let (composed, decomposed) = ("caf\u{E9}", "cafe\u{301}")
+        #expect(composed == decomposed, "for Swift's own comparison they are the same")
+        try await withPlane(kind) { plane in
+            let token = try await plane.granted(composed)
+            #expect(try await plane.claim(decomposed)["result"] == "claimed")
+            #expect(try await plane.claim(composed)["result"] == "in_progress")
+            #expect(try await plane.claim(composed, scope: composed)["result"] == "claimed")
+            #expect(try await plane.claim(composed, scope: decomposed)["result"] == "claimed")
+            #expect(plane.reference(composed) != plane.reference(decomposed))
+
+            // One wait for both is answered about each by itself.
+            let outcome: (String) -> JSONValue = { ["status": 201, "headers": [["x-name", .string($0)]], "body": ""] }
+            #expect(try await plane.complete(composed, token, outcome(composed)))
+            #expect(try await plane.complete(composed, token, outcome(composed)))
+            #expect(try await plane.complete(composed, token, outcome(decomposed)) == false)
+            let items = JSONValue.array([composed, decomposed].map { key in
+                var item = JSONValue.item(key)
+                item["timeout"] = "0ms"
+                return .object(item)
+            })
+            let waited = try await plane.post("/v1/wait", ["items": items])
+            #expect(waited["items"]?.array?.map { $0["result"]?.string } == ["completed", "in_progress"])
+
+            for (key, count) in [("caf%C3%A9", 1), ("cafe%CC%81", 1), ("cafe", 0)] {
+                let listed = try await plane.get("/v1/operations?key=\(key)&scope=claims&scope=orders")
+                #expect(listed["operations"]?.array?.count == count)
+            }
+        }
+    }
+
+    @Test("a token allows its scopes byte for byte")
+    func exactScopes() {
+        let token = ScopeToken(name: "w", digest: TokenDigest(of: "w"), scopes: .named(["caf\u{E9}", "K"]))
+        #expect(token.allows("caf\u{E9}") && token.allows("K"))
+        // The Kelvin sign is canonically equivalent to the letter.
+        #expect(!token.allows("cafe\u{301}") && !token.allows("\u{212A}"))
+        let both = ScopeToken(name: "b", digest: TokenDigest(of: "b"), scopes: .named(["caf\u{E9}", "cafe\u{301}"]))
+        #expect(both.allows("caf\u{E9}") && both.allows("cafe\u{301}"))
+    }
+
     @Test("tenants with the same key never see each other's outcome, state or token (H33, H42)")
     func isolation() async throws {
         try await withTenants { plane in

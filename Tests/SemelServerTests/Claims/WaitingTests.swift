@@ -55,11 +55,11 @@ import Testing
 
     @Test("a completion that comes after the record was read and before the wait begins still wakes (H40)")
     func lostWakeUp() async throws {
-        let store = FaultyStore()
+        let store = StoreDouble()
         let plane = try ControlPlane.quiet(admin: AdminConfiguration(listen: ListenAddress(host: "127.0.0.1", port: 0)), store: store)
         try await PlaneUnderTest.run(plane) { plane in
             let token = try #require(FencingToken(try await plane.granted("k", lease: "1h")))
-            store.afterNextRead { id in _ = try await store.inner.apply(.complete(Outcome()), to: id, token: token) }
+            store.set { $0.afterNextRead = { id in _ = try await store.inner.apply(.complete(Outcome()), to: id, token: token) } }
             let start = ContinuousClock.now
             #expect(try await plane.wait("k", "60s")["result"] == "completed")
             #expect(ContinuousClock.now - start < .seconds(45), "woken, not timed out")

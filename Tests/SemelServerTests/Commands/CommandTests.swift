@@ -129,14 +129,42 @@ struct CommandTests {
         for command in ["prove", "outbox", "dead", "bench"] { #expect(!run.output.contains("  \(command) ")) }
     }
 
+    @Test("a decision about what has changed since changes nothing, says so, and ends with 1")
+    func staleDecision() async throws {
+        let folder = try Folder()
+        let server = try await SemelProcess("", in: folder.url.path)
+        func lost() async throws -> JSONValue {
+            let claim: JSONValue = ["scope": "orders", "key": "k", "fingerprint": "f", "lease": "30s"]
+            let token = try #require(try await server.post("/v1/claim", claim).json["token"])
+            _ = try await server.post("/v1/suspend", ["scope": "orders", "key": "k", "token": token, "reason": "no answer"])
+            return try #require(try await server.get("/v1/operations?state=uncertain").json["operations"]?[0])
+        }
+        let seen = try await lost()
+        let (operation, epoch) = (try #require(seen["operation"]?.string), "\(seen["epoch"] ?? .null)")
+        func decide(_ reason: String) async throws -> Run {
+            try await Run.semel(
+                "ops", "resolve", operation, "--as", "not-applied", "--epoch", epoch, "--actor", "ada", "--reason", reason, "--url", server.admin)
+        }
+        let first = try await decide("asked the bank")
+        #expect(first.code == 0, "\(first.errors)")
+        let again = try await lost()
+        #expect(again["epoch"] != seen["epoch"] && again["operation"] == seen["operation"])
+        let stale = try await decide("clicked twice")
+        #expect(stale.code == 1)
+        #expect(stale.errors.contains("409") && stale.errors.contains("Nothing was changed") && stale.errors.contains(epoch))
+        let forgetting = try await Run.semel(
+            "ops", "forget", operation, "--epoch", epoch, "--actor", "ada", "--reason", "clicked twice", "--url", server.admin)
+        #expect(forgetting.code == 1 && forgetting.errors.contains("Nothing was changed"))
+        #expect(try await server.get("/v1/operations/\(operation)").json["state"] == "uncertain")
+        #expect(try await server.get("/v1/audit").json["entries"]?.array?.count == 1)
+        #expect(await server.end() == 0)
+    }
+
     @Test("a control plane that cannot be reached ends with 3")
     func unreachable() async throws {
-        // A port that was bound and given back: nobody listens there.
-        let channel = try await ServerBootstrap(group: .singletonMultiThreadedEventLoopGroup).bind(host: "127.0.0.1", port: 0).get()
-        let port = channel.localAddress?.port ?? 0
-        try await channel.close()
+        let port = try RefusingPort()
         for command in [["ops", "list"], ["audit", "verify"]] {
-            let run = try await Run.all(command + ["--url", "http://127.0.0.1:\(port)"])
+            let run = try await Run.all(command + ["--url", "http://127.0.0.1:\(port.number)"])
             #expect(run.code == 3)
             #expect(run.errors.contains("cannot be reached"))
         }

@@ -34,6 +34,12 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         return MistakeCase(name, text, line: line, path: path.isEmpty ? "scenes.payment.capture" : "scenes.payment.capture.\(path)", problem, remedy: remedy, isWarning: isWarning)
     }
 
+    /// With another scope, on line 8, and a token that is verified.
+    static func scoped(_ name: String, _ scope: String, _ line: String, path: String, _ problem: String, remedy: String, isWarning: Bool = false) -> MistakeCase {
+        let text = configuration(scene: line, "jwt: { secret: \(String(repeating: "s", count: 32)) }").replacing("scope: none", with: "scope: \(scope)")
+        return MistakeCase(name, text, line: 10, path: "scenes.payment.capture.\(path)", problem, remedy: remedy, isWarning: isWarning)
+    }
+
     static let all: [MistakeCase] = [
         // The text as such.
         MistakeCase("broken YAML", "listen: 127.0.0.1:80\nstore: [a", line: 3, path: "", "not valid YAML", remedy: "bracket"),
@@ -67,6 +73,9 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         MistakeCase("a token without a role", "admin:\n  tokens:\n    - { name: a, token: 0123456789abcdef }\n", line: 3, path: "admin.tokens.a", "no `role`", remedy: "viewer"),
         MistakeCase("an unknown role", "admin:\n  tokens:\n    - { name: a, token: 0123456789abcdef, role: opertor }\n", line: 3, path: "admin.tokens.a.role", "not one of", remedy: "did you mean `operator`?"),
         MistakeCase("a token file that is missing", "admin:\n  tokens:\n    - { name: a, tokenFile: ./no-such-file, role: viewer }\n", line: 3, path: "admin.tokens.a.tokenFile", "cannot read", remedy: "name a file"),
+        MistakeCase(
+            "claims tokens beside an open control plane", "claims:\n  tokens:\n    - { name: a, token: 0123456789abcdef, scopes: [orders] }\n", line: 3,
+            path: "claims.tokens", "everybody on this machine may list, resolve and forget", remedy: "role: operator", isWarning: true),
         MistakeCase("a claims token without scopes", "claims:\n  tokens:\n    - { name: a, token: 0123456789abcdef }\n", line: 3, path: "claims.tokens.a", "no `scopes`", remedy: "scopes"),
         MistakeCase("a certificate without its key", "admin: { listen: 127.0.0.1:1, tls: { certificate: ./none.pem } }\n", line: 1, path: "admin.tls.key", "no `key`", remedy: "key.pem"),
         MistakeCase("a Redis store", "store: redis://127.0.0.1/\n", line: 1, path: "store", "no redis store", remedy: "sqlite:PATH"),
@@ -112,6 +121,11 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         .scene("a derived key without a secret", "effect: { deduplicates: { keeps: 1d, derive: true } }", path: "effect.deduplicates.derive", "needs a secret", remedy: "secretFile"),
         .scene("a query without a bound", "effect: { queryable: { get: '/{key}' } }", path: "effect.queryable", "`inFlight` is missing", remedy: "30s"),
         .scene("a query without the key", "effect: { queryable: { get: /payments, inFlight: 1s } }", path: "effect.queryable.get", "does not contain {key}", remedy: "{key}"),
+        .scene("a question about a derived key without a secret", "effect: { queryable: { get: '/{derived}', inFlight: 1s } }", path: "effect.queryable.get", "needs a secret", remedy: "secretFile"),
+        .scene("a question about something unknown", "effect: { queryable: { get: '/{tenant}/{key}', inFlight: 1s } }", path: "effect.queryable.get", "braces around something else", remedy: "{scope}"),
+        .scoped("a question that cannot carry the token", "{ claim: sub }", "effect: { queryable: { get: '/{key}', inFlight: 1s } }", path: "effect.queryable.get", "cannot carry the client's token", remedy: "{scope}"),
+        .scoped("a question that does not name the route", "{ header: X-Tenant, byRoute: true }", "effect: { queryable: { get: '/{key}', inFlight: 1s } }", path: "effect.queryable.get", "which route is meant", remedy: "{scope}"),
+        .scoped("a question without a field that not every request brings", "{ header: X-Forwarded-User }", "effect: { queryable: { get: '/{key}', inFlight: 1s } }", path: "effect.queryable.get", "does not reach the target with every request", remedy: "{scope}"),
         .scene("a status that is both", "effect: { queryable: { get: '/{key}', inFlight: 1s, applied: [200, 404] } }", path: "effect.queryable.absent", "404 is listed as applied and as absent", remedy: "once"),
         .scene("an error taken for absent", "effect: { queryable: { get: '/{key}', inFlight: 1s, absent: [404, 503] } }", path: "effect.queryable.absent", "503 tells that the question was not answered", remedy: "404"),
         .scene("an over-claimed guarantee", "guarantee: deduplicatedByTarget", path: "guarantee", "more than its parts can keep, which is atMostOnce", remedy: "effect: deduplicates"),
@@ -130,6 +144,8 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         .scene("selected fields of raw bytes", "fingerprint: { body: raw, select: [$.a] }", path: "fingerprint", "taken raw", remedy: "body: json"),
         .scene("a token without a key", "jwt: { issuer: me }", path: "jwt", "no key to verify", remedy: "keySet"),
         .scene("a replayed cookie", "replay: [Set-Cookie]", path: "replay.fields", "never replayed", remedy: "remove"),
+        .scene("a replayed length", "replay: [X-Receipt, Content-Length]", path: "replay.fields", "never replayed", remedy: "remove"),
+        .scene("a replayed field of ours", "replay: [Idempotent-Replayed]", path: "replay.fields", "never replayed", remedy: "remove"),
         .scene("a token path with a wildcard", "tokens: /v1/*", path: "tokens", "not one path", remedy: "/v1/payments/tokens"),
         .scene("a status that is none", "notStarted: [42]", path: "notStarted", "not a whole number from 400 to 599", remedy: "400"),
         MistakeCase("a GET", configuration(scene: "effect: unknown").replacing("[POST]", with: "[GET]"), line: 6, path: "scenes.payment.capture.match.methods", "changes nothing", remedy: "pass through"),
@@ -145,6 +161,7 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         .scene("a key from a request id (H31)", "key: { header: X-Request-Id }", path: "key", "differs between a request and its retry", remedy: "Idempotency-Key", isWarning: true),
         .scene("running while the store is down", "onStoreFailure: open", path: "onStoreFailure", "unprotected", remedy: "closed", isWarning: true),
         .scene("only observing", "mode: observe", path: "mode", "nothing is promised", remedy: "enforce", isWarning: true),
+        .scoped("tenants that a target may take for one", "{ header: X-Tenant }", "effect: deduplicates", path: "effect", "unless it tells tenants apart itself", remedy: "derive: true", isWarning: true),
         .scene("a target that forgets early", "effect: { deduplicates: { keeps: 1h } }", path: "effect", "the level is lowered to atLeastOnce", remedy: "redelivery", isWarning: true),
         MistakeCase("a store that forgets", configuration(scene: "effect: unknown").replacing("sqlite:./semel.db", with: "memory"), line: 5, path: "scenes.payment.capture.guarantee", "lowered to bestEffort", remedy: "durable store", isWarning: true),
         MistakeCase("an unauthorised replay", configuration(scene: "effect: unknown").replacing("    authorize: http://127.0.0.1:9000/authorize\n", with: ""), line: 5, path: "scenes.payment.capture.authorize", "unauthorised replay", remedy: "jwt", isWarning: true),

@@ -58,7 +58,32 @@ struct ConfigurationReaderTests {
         #expect(queryable.assessment.level == .fencedAndVerified)
         let query = try #require(queryable.effectQuery)
         #expect(query == EffectQuery(path: "/v1/payments?key={key}", applied: [200], absent: [404, 410], inFlight: .seconds(30), fence: .semelEpoch, outcome: .response))
-        #expect(query.path(for: try OperationKey("a/b c&ü")) == "/v1/payments?key=a%2Fb%20c%26%C3%BC")
+        #expect(query.path(for: OperationID(scope: Scope("http"), key: try OperationKey("a/b c&ü"))) == "/v1/payments?key=a%2Fb%20c%26%C3%BC")
+    }
+
+    @Test("a question names the operation's scope, or a key derived from both, where its path asks for that")
+    func scopedQuestions() throws {
+        let id = OperationID(scope: Scope("http", "a,b", "POST", "/v1"), key: try OperationKey("k{scope}"))
+        #expect(EffectQuery(path: "/q/{scope}/{key}", inFlight: .zero).path(for: id) == "/q/a%2Cb,POST,%2Fv1/k%7Bscope%7D")
+        #expect(EffectQuery(path: "/q?k={derived}", inFlight: .zero).path(for: id, derivedKey: "0a") == "/q?k=0a")
+
+        let secret = "secret: \(String(repeating: "s", count: 32))\n"
+        let text = configuration(scene: "effect: { queryable: { get: '/q/{derived}', inFlight: 30s, header: X-Key } }")
+        let scene = try read(secret + text).scenes[0]
+        #expect(scene.downstreamKey?.header == HTTPField.Name("X-Key")!)
+        #expect(scene.downstreamKey?.derivedText(for: id) != nil)
+        // The secret is not pinned, and whether it is still the same one is.
+        let other = try read("secret: \(String(repeating: "t", count: 32))\n" + text).scenes[0]
+        #expect(!scene.pinned.text.contains("ssss") && scene.pinned != other.pinned)
+    }
+
+    @Test("the field of a scope is asked with, and pinned")
+    func scopeField() throws {
+        let text = configuration(scene: "effect: { queryable: { get: '/q/{key}', inFlight: 30s } }")
+        let scene = try read(text.replacing("scope: none", with: "scope: { header: X-Tenant }")).scenes[0]
+        #expect(scene.http.scopeField == HTTPField.Name("X-Tenant")!)
+        #expect(PinnedScene(scene.pinned)?.query?.scopeField == "X-Tenant")
+        #expect(scene.pinned != (try read(text)).scenes[0].pinned)
     }
 
     @Test("keys from the body, selected fingerprints, waiting and limits are read")
@@ -167,7 +192,7 @@ struct ConfigurationReaderTests {
         )
         let read = try #require(PinnedScene(scene.pinned))
         #expect(read.pinnedPolicy == scene.pinned)
-        #expect(read.query?.url(for: try OperationKey("k/1")) == "http://127.0.0.1:9000/q/k%2F1")
+        #expect(read.query?.url(for: OperationID(scope: Scope("http"), key: try OperationKey("k/1"))) == "http://127.0.0.1:9000/q/k%2F1")
         #expect(PinnedScene(PinnedPolicy(scene: "x", text: "free text")) == nil)
     }
 }

@@ -1,4 +1,5 @@
 import Semel
+import SemelTesting
 import Testing
 
 @testable import SemelServer
@@ -92,7 +93,7 @@ import Testing
     @Test("a changed, removed, inserted or swapped entry is found", arguments: Tampering.allCases)
     func tampering(_ tampering: Tampering) async throws {
         let isTampered = Locked(false)
-        let store = FaultyStore { entries in isTampered.withLock { $0 } ? tampering.apply(entries) : entries }
+        let store = StoreDouble { $0.audit = { entries in isTampered.withLock { $0 } ? tampering.apply(entries) : entries } }
         let plane = try ControlPlane.quiet(admin: AdminConfiguration(listen: ListenAddress(host: "127.0.0.1", port: 0)), store: store)
         try await PlaneUnderTest.run(plane) { plane in
             try await Self.decide(5, plane)
@@ -108,7 +109,7 @@ import Testing
     @Test("a log that was cut off, or computed anew as a whole, shows against an exported entry")
     func exported() async throws {
         let isCut = Locked(false)
-        let store = FaultyStore { entries in isCut.withLock { $0 } ? Array(entries.dropLast()) : entries }
+        let store = StoreDouble { $0.audit = { entries in isCut.withLock { $0 } ? Array(entries.dropLast()) : entries } }
         let plane = try ControlPlane.quiet(admin: AdminConfiguration(listen: ListenAddress(host: "127.0.0.1", port: 0)), store: store)
         try await PlaneUnderTest.run(plane) { plane in
             try await Self.decide(3, plane)

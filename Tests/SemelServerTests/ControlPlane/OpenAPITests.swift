@@ -91,7 +91,7 @@ import Testing
             let good: [(String, JSONValue)] = [
                 ("/v1/claim", .claim("k")), ("/v1/claim", .claim("k", onLapse: "uncertain", owner: "o")), ("/v1/claim", ["items": [.claim("k")]]),
                 ("/v1/complete", ["scope": "s", "key": "k", "token": token, "outcome": ["status": 200, "headers": [["a", "b"]], "body": "AA=="]]),
-                ("/v1/complete", ["scope": "s", "key": "k", "token": token, "outcome": [:], "retention": ["response": "1h", "key": "2h"]]),
+                ("/v1/complete", ["scope": "s", "key": "k", "token": token, "outcome": [:], "retention": ["response": "1h", "key": "24h"]]),
                 ("/v1/suspend", ["scope": "s", "key": "k", "token": token, "reason": "r"]),
                 ("/v1/renew", ["scope": "s", "key": "k", "token": token, "lease": "30s"]),
                 ("/v1/release", ["scope": "s", "key": "k", "token": token]), ("/v1/wait", ["scope": "s", "key": "k", "timeout": "0ms"]),

@@ -84,6 +84,71 @@ import Testing
         }
     }
 
+    @Test("of many stale decisions that race a new attempt, none touches it, and each is told so", arguments: TriedStore.allCases)
+    func staleDecisions(kind: TriedStore) async throws {
+        try await withPlane(kind) { plane in
+            let (path, _) = try await Self.lost(plane, "k")
+            var decision = Self.why.object!
+            decision["epoch"] = try await plane.get(path)["epoch"]
+            let body = JSONValue.object(decision)
+            let answers = try await withThrowingTaskGroup(of: PlaneAnswer.self) { group in
+                for _ in 0..<8 { group.addTask { try await plane.post(path + "/resolve", body) } }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            #expect(answers.filter { $0.status == 200 }.count == 1)
+            for answer in answers where answer.status != 200 {
+                // Before or after the one that counted took the record away.
+                #expect([404, 409].contains(answer.status) && ["operation-unknown", "operation-changed"].contains(answer.code), "\(answer.text)")
+            }
+            // The key ran again and was lost again; every further click is about the run before.
+            let (_, token) = try await Self.lost(plane, "k")
+            for verb in ["resolve", "forget"] {
+                var stale = decision
+                if verb == "forget" { stale["resolution"] = nil }
+                let answer = try await plane.post("\(path)/\(verb)", .object(stale))
+                #expect(answer.status == 409 && answer.code == "operation-changed", "\(answer.text)")
+                #expect(answer["detail"]?.string?.contains("Nothing was changed") == true)
+            }
+            #expect(try await plane.get("/v1/audit")["entries"]?.array?.count == 1)
+            #expect(try await plane.complete("k", token))
+        }
+    }
+
+    @Test("an epoch is told as a number and as a text, and taken as either", arguments: TriedStore.allCases)
+    func epochs(kind: TriedStore) async throws {
+        try await withPlane(kind) { plane in
+            let claimed = try await plane.claim("k")
+            #expect(claimed["epoch"]?.number?.lexeme == claimed["epoch_string"]?.string && claimed["epoch_string"]?.string != nil)
+            let (path, _) = try await Self.lost(plane, "other")
+            let shown = try await plane.get(path)
+            let text = try #require(shown["epoch_string"]?.string)
+            #expect(shown["epoch"]?.number?.lexeme == text)
+            #expect(try await plane.get("/v1/operations?key=other")["operations"]?.array?.first?["epoch_string"]?.string == text)
+
+            func resolve(_ epochs: KeyValuePairs<String, JSONValue>) async throws -> PlaneAnswer {
+                var decision = Self.why.object!
+                for (name, value) in epochs { decision[name] = value }
+                return try await plane.post(path + "/resolve", .object(decision))
+            }
+            let wrong = [("epoch_string", JSONValue("1e3")), ("epoch_string", 1), ("epoch_string", ""), ("epoch_string", "-1"), ("epoch_string", "+1")]
+            for (name, value) in wrong {
+                let answer = try await resolve([name: value])
+                #expect(answer.status == 400 && answer["pointer"] == "/epoch_string", "\(value)")
+            }
+            // What JavaScript makes of a large one.
+            #expect(try await resolve(["epoch": 9_007_199_254_740_994, "epoch_string": "9007199254740993"])["pointer"] == "/epoch")
+            #expect(try await resolve(["epoch_string": "1"]).code == "operation-changed")
+            #expect(try await resolve(["epoch": try #require(shown["epoch"]), "epoch_string": .string(text)]).status == 200)
+
+            let token = try await plane.granted("done")
+            #expect(try await plane.complete("done", token))
+            let done = "/v1/operations/\(plane.reference("done"))"
+            let epoch = try #require(try await plane.get(done)["epoch_string"])
+            #expect(try await plane.post(done + "/forget", ["actor": "bob", "reason": "r", "epoch_string": "1"]).code == "operation-changed")
+            #expect(try await plane.post(done + "/forget", ["actor": "bob", "reason": "r", "epoch_string": epoch]).status == 200)
+        }
+    }
+
     @Test("a finished operation that is forgotten runs again", arguments: TriedStore.allCases)
     func forget(kind: TriedStore) async throws {
         try await withPlane(kind) { plane in

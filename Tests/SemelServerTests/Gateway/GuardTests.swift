@@ -206,6 +206,35 @@ struct GuardTests {
         }
     }
 
+    @Test("who reads a body late, when it was dropped or has ended, never gets the next request's", arguments: [false, true])
+    func staleReader(hasRead: Bool) async throws {
+        let first = Promise<InboundBody>()
+        let bodies = Collected<String>()
+        try await withGuardedServer { request, writer in
+            if request.head.uri == "/1" {
+                if hasRead { for try await _ in request.body {} }
+                first.keep(request.body)
+            } else {
+                var late = await first.value.makeAsyncIterator()
+                if hasRead {
+                    #expect(try await late.next() == nil)
+                } else {
+                    await #expect(throws: RequestRefusal.truncated) { try await late.next() }
+                }
+                for try await piece in request.body { bodies.add(String(buffer: piece)) }
+            }
+            try await writer.send(.ok, [:], ByteBuffer())
+        } _: { port in
+            try await withConnection(to: port) { peer in
+                for (path, body) in [("/1", "hello"), ("/2", "world")] {
+                    try await peer.send("POST \(path) HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n\(body)")
+                    #expect(try await peer.message().status == 200)
+                }
+            }
+        }
+        #expect(bodies.values == ["world"])
+    }
+
     @Test("HTTP/1.0 is answered without chunks, and closed unless it asked to be kept")
     func http10() async throws {
         try await withGuardedServer { request, writer in
@@ -251,6 +280,22 @@ struct GuardTests {
             try await withConnection(to: port) { peer in
                 try await peer.send("GET / HTTP/1.1\r\nHo")
                 #expect(await peer.rest() == "")
+            }
+        }
+    }
+
+    @Test("a client that takes nothing of its answer is let go of after the idle time", .timeLimit(.minutes(1)))
+    func stuck() async throws {
+        let end = Gate()
+        // Long enough that a busy machine has read the request before.
+        try await withGuardedServer(idleTimeout: .seconds(1)) { request, writer in
+            defer { end.open() }
+            try await writer.begin(.ok, [:])
+            while true { try await writer.write(ByteBuffer(repeating: 0x61, count: 1 << 16)) }
+        } _: { port in
+            try await withConnection(to: port) { peer in
+                try await peer.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                await end.wait()
             }
         }
     }

@@ -12,8 +12,8 @@ import Testing
 struct UpstreamClientTests {
     @Test("a refused connection: nothing was sent")
     func refused() async throws {
-        let port = try await freePort()
-        try await expectNotSent(client(port), POST("/"))
+        let port = try RefusingPort()
+        try await expectNotSent(client(port.number), POST("/"))
     }
 
     @Test("an upstream that cannot be reached in time: nothing was sent")
@@ -253,13 +253,13 @@ struct UpstreamClientTests {
 
     @Test("a body is not begun before the first byte of its request is out")
     func bodyWaits() async throws {
-        let port = try await freePort()
+        let port = try RefusingPort()
         let begun = Collected<Void>()
         let body = UpstreamRequest.Body.stream(length: 3) {
             begun.add(())
             return Pieces(["abc"])
         }
-        try await expectNotSent(client(port), UpstreamRequest(.POST, "/", body: body))
+        try await expectNotSent(client(port.number), UpstreamRequest(.POST, "/", body: body))
         #expect(begun.values.isEmpty)
     }
 
@@ -327,11 +327,4 @@ struct Pieces: AsyncIteratorProtocol {
     mutating func next(isolation actor: isolated (any Actor)?) async throws(any Error) -> ByteBuffer? {
         left.popFirst().map { ByteBuffer(string: $0) }
     }
-}
-
-/// A port of this machine that nobody listens on.
-func freePort() async throws -> Int {
-    let server = try await RawServer { _ in }
-    await server.stop()
-    return server.port
 }

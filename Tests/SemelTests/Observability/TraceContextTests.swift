@@ -45,5 +45,16 @@ struct TraceContextTests {
         #expect(fresh.traceparent == "00-00000000000000000000000000000009-000000000000000b-01")
         #expect(TraceContext.continuing(String?.none, random: { 5 }).traceID == TraceID(high: 5, low: 5))
         #expect(fresh.child(random: random).traceID == fresh.traceID)
+        #expect(child.parentSpanID == 0x00f0_67aa_0ba9_02b7 && fresh.parentSpanID == nil)
+    }
+
+    @Test("a later attempt joins the trace of the first, unless its client continues a trace of its own")
+    func joining() {
+        let first = TraceID(high: 1, low: 2)
+        let root = TraceContext.root(random: { 5 })
+        #expect(root.joining(first) == TraceContext(traceID: first, spanID: 5, isSampled: true))
+        #expect(root.joining(nil) == root && root.joining(TraceID(high: 0, low: 0)) == root)
+        let child = TraceContext.continuing(Self.valid, random: { 5 })
+        #expect(child.joining(first) == child)
     }
 }

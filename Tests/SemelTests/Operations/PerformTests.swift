@@ -104,7 +104,7 @@ struct PerformTests {
 
     @Test("an error of an unknown target leaves the operation uncertain; only a proof releases it (H2)")
     func uncertainErrors() async throws {
-        let durable = try Operations(store: DurableInName(store)).scene(Policy(scene: "charge", effect: .unknown))
+        let durable = try Operations(store: StoreDouble.durable(store)).scene(Policy(scene: "charge", effect: .unknown))
         #expect(durable.guarantee == .atMostOnce)
         struct Lost: Error {}
         struct Refused: NotApplied {}
@@ -116,10 +116,49 @@ struct PerformTests {
         #expect(try await durable.perform("l", payload: 1) { _ in 5 }.value == 5)
     }
 
+    @Test("a release whose answer was lost is a release, and the key is free (R11)")
+    func lostRelease() async throws {
+        struct Refused: NotApplied {}
+        let double = StoreDouble.durable(store)
+        let scene = try Operations(store: double).scene(Policy(scene: "charge", effect: .unknown))
+        let released = Locked<TransitionResult?>(nil)
+        await #expect(throws: Refused.self) {
+            _ = try await scene.perform("k", payload: 1) { attempt -> Int in
+                double.set { $0.lostAnswers = [StoreError(.indeterminate, "the answer was lost by the test")] }
+                let result = try await attempt.release()
+                released.withLock { $0 = result }
+                throw Refused()
+            }
+        }
+        #expect(released.withLock { $0 } == .applied)
+        #expect(try await scene.perform("k", payload: 1) { _ in 2 }.value == 2)
+    }
+
+    @Test("the end of another operation, performed inside the closure, is an error like any other")
+    func nestedEnd() async throws {
+        let scene = try charge(.unknown, onError: .uncertain)
+        let other = OperationReference(OperationID(scope: Scope("other"), key: try OperationKey("other")))
+        await #expect(throws: OperationError.self) {
+            _ = try await scene.perform("k", payload: 1) { _ -> Int in
+                throw OperationError(code: .superseded, operation: other, message: "the inner operation was taken over")
+            }
+        }
+        let error = await #expect(throws: OperationError.self) { _ = try await scene.perform("k", payload: 1) { _ in 1 } }
+        #expect(error?.code == .refused(.uncertain(reason: "error")))
+    }
+
+    @Test("a value that cannot be written down is an error after the effect, and leaves no claim behind")
+    func unencodable() async throws {
+        let scene = try charge(.unknown, onError: .uncertain)
+        await #expect(throws: EncodingError.self) { _ = try await scene.perform("k", payload: 1) { _ in Double.nan } }
+        let error = await #expect(throws: OperationError.self) { _ = try await scene.perform("k", payload: 1) { _ in 1.0 } }
+        #expect(error?.code == .refused(.uncertain(reason: "error")))
+    }
+
     @Test("a store that cannot be reached is an error, never 'already handled' (R2)")
     func storeDown() async throws {
         let runs = Locked(0)
-        let scene = try Operations(store: DurableInName(store, isDown: true)).scene(Policy(scene: "charge", effect: .unknown))
+        let scene = try Operations(store: StoreDouble.durable(store) { $0.claim = StoreError(.unavailable, "cut off by the test") }).scene(Policy(scene: "charge", effect: .unknown))
         let error = await #expect(throws: StoreError.self) {
             _ = try await scene.perform("k", payload: 1) { _ in runs.withLock { $0 += 1 } == () }
         }
@@ -130,7 +169,7 @@ struct PerformTests {
     @Test("nothing counts as done before the work is: a run that dies is run again (R1, R8)")
     func diesInTheMiddle() async throws {
         let clock = ManualClock()
-        let time = SteppedStoreClock()
+        let time = ManualStoreClock()
         let store = MemoryStore(clock: time)
         let scene = try Operations(store: store, environment: clock.environment()).scene(
             Policy(scene: "charge", effect: .deduplicates(keeps: .seconds(90_000)), lease: .seconds(1)))
@@ -203,7 +242,7 @@ struct PerformTests {
     @Test("a heartbeat keeps the lease of a slow closure alive; a hung one is given up (H8)")
     func heartbeatAndProgress() async throws {
         let clock = ManualClock()
-        let time = SteppedStoreClock()
+        let time = ManualStoreClock()
         let store = MemoryStore(clock: time)
         let scene = try Operations(store: store, environment: clock.environment()).scene(
             Policy(scene: "charge", effect: .deduplicates(keeps: .seconds(90_000)), lease: .seconds(3), progress: .seconds(60)))
@@ -238,7 +277,7 @@ struct PerformTests {
 
     @Test("a closure that was taken over does not overwrite its successor's result (H5, H6, R17)")
     func zombie() async throws {
-        let time = SteppedStoreClock()
+        let time = ManualStoreClock()
         let store = MemoryStore(clock: time)
         let scene = try Operations(store: store, environment: ManualClock().environment()).scene(
             Policy(scene: "charge", effect: .deduplicates(keeps: .seconds(90_000)), lease: .seconds(1)))
@@ -262,9 +301,9 @@ struct PerformTests {
 
     @Test("a lost operation whose target can be asked is verified under a higher epoch before it runs again")
     func verification() async throws {
-        let time = SteppedStoreClock()
+        let time = ManualStoreClock()
         let clock = ManualClock()
-        let store = DurableInName(MemoryStore(clock: time))
+        let store = StoreDouble.durable(clock: time)
         let scene = try Operations(store: store, environment: clock.environment()).scene(
             Policy(scene: "charge", effect: .queryable(inFlight: .seconds(1), isFenced: true), lease: .seconds(1)))
         #expect(scene.guarantee == .fencedAndVerified)
@@ -317,9 +356,9 @@ struct PerformTests {
 
     @Test("a caller that is cancelled while it waits out the time in flight does not ask, and does not run (H2)")
     func cancelledWhileWaiting() async throws {
-        let time = SteppedStoreClock()
+        let time = ManualStoreClock()
         let clock = ManualClock()
-        let store = DurableInName(MemoryStore(clock: time))
+        let store = StoreDouble.durable(clock: time)
         let scene = try Operations(store: store, environment: clock.environment()).scene(
             Policy(scene: "charge", effect: .queryable(inFlight: .seconds(100), isFenced: false), lease: .seconds(1000)))
         struct Lost: Error {}
@@ -341,7 +380,7 @@ struct PerformTests {
 
     @Test("a target that forgets keys is not given one again after it may have forgotten it (H22)")
     func forgetfulTarget() async throws {
-        let time = SteppedStoreClock()
+        let time = ManualStoreClock()
         let store = MemoryStore(clock: time)
         let scene = try Operations(store: store, environment: ManualClock().environment()).scene(
             Policy(scene: "charge", effect: .deduplicates(keeps: .seconds(86_400)), lease: .seconds(1)))
@@ -360,7 +399,7 @@ struct PerformTests {
 
     @Test("a closure without a transaction cannot claim to be atomic")
     func closureIsNotAtomic() async throws {
-        let scene = try Operations(store: TransactionalInName(store)).scene(Policy(scene: "charge", effect: .localTransaction))
+        let scene = try Operations(store: StoreDouble.durable(store, isTransactional: true)).scene(Policy(scene: "charge", effect: .localTransaction))
         let error = await #expect(throws: OperationError.self) { _ = try await scene.perform("k", payload: 1) { _ in 1 } }
         #expect(error?.code == .misused)
     }
@@ -368,8 +407,8 @@ struct PerformTests {
     @Test("the late result of an owner that nobody replaced counts, although its lease lapsed (H5)")
     func lateButOwn() async throws {
         let clock = ManualClock()
-        let time = SteppedStoreClock()
-        let store = DurableInName(MemoryStore(clock: time))
+        let time = ManualStoreClock()
+        let store = StoreDouble.durable(clock: time)
         let scene = try Operations(store: store, environment: clock.environment()).scene(
             Policy(scene: "charge", effect: .unknown, lease: .seconds(3)))
         let (started, start) = AsyncStream<Void>.makeStream()
@@ -395,8 +434,8 @@ struct PerformTests {
     @Test("a waiter looks again only when there is something to see, however long the lease is renewed")
     func noHotLoop() async throws {
         let clock = ManualClock()
-        let time = SteppedStoreClock()
-        let counted = CountingStore(MemoryStore(clock: time))
+        let time = ManualStoreClock()
+        let counted = StoreDouble(MemoryStore(clock: time))
         let scene = try Operations(store: counted, environment: clock.environment()).scene(
             Policy(
                 scene: "charge", effect: .deduplicates(keeps: .seconds(90_000)), onConcurrent: .wait(.seconds(60), waiters: 5),
@@ -421,6 +460,6 @@ struct PerformTests {
         finishing.yield()
         #expect(try await waiter.value == 1)
         #expect(try await first.value.value == 1)
-        #expect(counted.claims.withLock { $0 } < 20)
+        #expect(counted.claims < 20)
     }
 }

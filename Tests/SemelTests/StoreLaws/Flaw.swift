@@ -32,7 +32,7 @@ enum Flaw: Hashable, Sendable {
     case releasesInSilence, observesWhenAwaited, wakesOneWaiter, connectionsSignalThemselves, connectionsShareNothing
     // Operating
     case resolvingKeepsTheEpoch, resolvingDropsTheOutcome, notAppliedChangesNothing, resolvesWhatIsHeld, forgetsTheLiving, auditsNothing
-    case auditsRefusals, chainsNothing
+    case auditsRefusals, chainsNothing, ignoresExpectedEpochs, comparesEpochsFirst
     // Listing
     case listsEveryScene, listsEveryAge, listsWhatIsStored, pagesByTimeAlone, lapsesAnewAtEachRead, findsWhatIsStored
     // Reopening
@@ -58,7 +58,7 @@ enum Flaw: Hashable, Sendable {
             .ignoresScopes, .joinsParts, .foldsCase, .cutsKeys, .endsKeysAtZero, .keepsTextOfKeys,
             .releasesInSilence, .observesWhenAwaited, .wakesOneWaiter, .connectionsSignalThemselves, .connectionsShareNothing,
             .resolvingKeepsTheEpoch, .resolvingDropsTheOutcome, .notAppliedChangesNothing, .resolvesWhatIsHeld, .forgetsTheLiving,
-            .auditsNothing, .auditsRefusals, .chainsNothing,
+            .auditsNothing, .auditsRefusals, .chainsNothing, .ignoresExpectedEpochs, .comparesEpochsFirst,
             .listsEveryScene, .listsEveryAge, .listsWhatIsStored, .pagesByTimeAlone, .lapsesAnewAtEachRead, .findsWhatIsStored,
             .losesLiveRecords, .restartsEpochsOnReopening, .restartsTheAuditOnReopening, .leasesOutliveTheProcess,
             .forgetsToVerifyTheThirdTime,
@@ -129,6 +129,8 @@ enum Flaw: Hashable, Sendable {
         case .notAppliedChangesNothing: .resolvedAsNotApplied
         case .resolvesWhatIsHeld: .resolutionOverridesNobody
         case .forgetsTheLiving: .onlyFinishedKeysAreForgotten
+        case .ignoresExpectedEpochs: .staleDecisionsChangeNothing
+        case .comparesEpochsFirst: .decisionsRaceTakeovers
         case .auditsNothing, .auditsRefusals: .actsAreAudited
         case .chainsNothing: .auditIsChained
         case .listsEveryScene, .listsEveryAge: .listingSelects

@@ -157,7 +157,7 @@ final class FlawedStore: OperationStore {
         case (.handsOutTokens, .inProgress(let remaining)):
             let record = stored!.record
             result = .granted(
-                Grant(kind: .again, token: record.token, leaseRemaining: remaining, attempt: record.attempt, createdAt: record.createdAt, grantedAt: now.retention, policy: record.policy))
+                Grant(kind: .again, token: record.token, leaseRemaining: remaining, attempt: record.attempt, createdAt: record.createdAt, grantedAt: now.retention, policy: record.policy, traceID: record.traceID))
         case (.inProgressBeforeMismatch, .mismatch) where stored!.record.isLive: result = .inProgress(leaseRemaining: .zero)
         case (.duplicatesRenew, .inProgress): data.operations[request.id]?.record.leaseUntil = now.lease + request.lease
         case (.evictsAtTheLimit, .tooManyKeys):
@@ -348,7 +348,11 @@ final class FlawedStore: OperationStore {
         }
     }
 
-    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+    func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
+        guard await stillExpected(epoch, of: id) else { return .superseded }
+        let epoch = flaw == .comparesEpochsFirst || flaw == .ignoresExpectedEpochs ? nil : epoch
         let id = identity(of: id)
         return withData { data, now in
             var stored = data.operations[id]?.record
@@ -356,22 +360,32 @@ final class FlawedStore: OperationStore {
             var resolution = resolution
             if flaw == .resolvingDropsTheOutcome, case .applied = resolution { resolution = .applied(nil) }
             var (result, change) = RecordMachine.resolve(
-                resolution, on: stored, at: now,
+                resolution, on: stored, expecting: epoch, at: now,
                 nextEpoch: { flaw == .resolvingKeepsTheEpoch ? $0 : nextEpoch(after: $0, at: now, in: &data) })
             if flaw == .notAppliedChangesNothing, resolution == .notApplied { change = .keep }
             return record(act, resolution.action, on: id, stored, result: &result, change, at: now, in: &data)
         }
     }
 
-    func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+    func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        guard await stillExpected(epoch, of: id) else { return .superseded }
+        let epoch = flaw == .comparesEpochsFirst || flaw == .ignoresExpectedEpochs ? nil : epoch
         let id = identity(of: id)
         return withData { data, now in
             let stored = data.operations[id]?.record
-            var (result, change) = RecordMachine.forget(stored, at: now)
+            var (result, change) = RecordMachine.forget(stored, expecting: epoch, at: now)
             if flaw == .forgetsTheLiving, stored != nil { (result, change) = (.applied, .remove) }
             if flaw == .forgettingRestartsEpochs { data.lastEpoch = .zero }
             return record(act, "forget", on: id, stored, result: &result, change, at: now, in: &data)
         }
+    }
+
+    /// Compares the epoch in a step of its own, as the flaw has it.
+    private func stillExpected(_ epoch: Epoch?, of id: OperationID) async -> Bool {
+        guard flaw == .comparesEpochsFirst, let epoch else { return true }
+        let isExpected = medium.data.withLock { $0.operations[identity(of: id)]?.record.epoch == epoch }
+        for _ in 0..<3 { await Task.yield() }
+        return isExpected
     }
 
     private func record(

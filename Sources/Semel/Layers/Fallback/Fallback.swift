@@ -307,12 +307,14 @@ public final class Fallback: OperationStore {
         try await at(id) { store throws(StoreError) in try await store.verify(id, owner: owner, lease: lease) }
     }
 
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await at(id) { store throws(StoreError) in try await store.resolve(id, as: resolution, by: act) }
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
+        try await at(id) { store throws(StoreError) in try await store.resolve(id, as: resolution, by: act, expecting: epoch) }
     }
 
-    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await at(id) { store throws(StoreError) in try await store.forget(id, by: act) }
+    public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await at(id) { store throws(StoreError) in try await store.forget(id, by: act, expecting: epoch) }
     }
 
     private func at<Value>(

@@ -11,7 +11,7 @@ public import SemelCore
 /// - Expiry: by the store's clock as far as it is known here. Each grant tells the store's time; from then on the machine's
 ///   monotonic clock counts, from the moment the request was *sent*, so the estimate never lags behind. A store's clock
 ///   that is set forward is noticed at the next grant, and at the latest after ``Configuration/maximumAge``.
-/// - Staleness: an operator's ``OperationStore/forget(_:by:)`` through this value takes effect here at once. One made
+/// - Staleness: an operator's ``OperationStore/forget(_:by:expecting:)`` through this value takes effect here at once. One made
 ///   elsewhere (another process, a restored backup) takes effect here after ``Configuration/maximumAge`` at the latest;
 ///   until then this process goes on replaying the old outcome. That may delay the new run, never double it.
 /// - While the store is away, repeats whose outcome is here are still answered.
@@ -89,16 +89,18 @@ public final class NearCache<Base: OperationStore>: StoreLayer {
         return record
     }
 
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
         drop(id)
         defer { drop(id) }
-        return try await base.resolve(id, as: resolution, by: act)
+        return try await base.resolve(id, as: resolution, by: act, expecting: epoch)
     }
 
-    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+    public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
         drop(id)
         defer { drop(id) }
-        return try await base.forget(id, by: act)
+        return try await base.forget(id, by: act, expecting: epoch)
     }
 
     // MARK: Entries

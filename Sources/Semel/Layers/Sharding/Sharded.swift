@@ -208,12 +208,14 @@ public final class Sharded<Shard: OperationStore>: OperationStore {
         return operation
     }
 
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await acting(on: id) { shard throws(StoreError) in try await shard.resolve(id, as: resolution, by: act) }
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
+        try await acting(on: id) { shard throws(StoreError) in try await shard.resolve(id, as: resolution, by: act, expecting: epoch) }
     }
 
-    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await acting(on: id) { shard throws(StoreError) in try await shard.forget(id, by: act) }
+    public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await acting(on: id) { shard throws(StoreError) in try await shard.forget(id, by: act, expecting: epoch) }
     }
 
     /// One act at a time, so that the view of the audit logs is in the order of the acts.

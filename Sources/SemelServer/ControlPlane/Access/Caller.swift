@@ -24,14 +24,10 @@ enum Caller: Sendable {
         }
     }
 
-    /// Whether the caller of the claims API may use this scope. Compared byte for byte: two spellings of one character
-    /// are two scopes (H27), and a token for the one opens nothing of the other.
+    /// Whether the caller of the claims API may use this scope.
     func mayUse(scope: String) -> Bool {
         guard case .claimant(let token) = self else { return true }
-        switch token.scopes {
-        case .all: return true
-        case .named(let names): return names.contains { $0.utf8.elementsEqual(scope.utf8) }
-        }
+        return token.allows(scope)
     }
 }
 

@@ -30,6 +30,9 @@ enum OpenAPISchemas {
     private static let text: JSONValue = ["type": "string"]
     private static let optionalText: JSONValue = ["type": ["string", "null"]]
     private static let whole: JSONValue = ["type": "integer", "minimum": 0]
+    private static let epochText: JSONValue = [
+        "type": "string", "description": "The epoch in decimal digits, for clients that cannot hold a whole number of 64 bits.",
+    ]
     private static let flag: JSONValue = ["type": "boolean"]
     private static let time: JSONValue = ["type": "string", "format": "date-time"]
     private static let base64: JSONValue = ["type": "string", "contentEncoding": "base64"]
@@ -85,7 +88,7 @@ enum OpenAPISchemas {
         "ClaimAnswer": [
             "oneOf": [
                 object([
-                    "result": choice("claimed", "reclaimed"), "operation": reference("OperationReference"), "epoch": whole,
+                    "result": choice("claimed", "reclaimed"), "operation": reference("OperationReference"), "epoch": whole, "epoch_string": epochText,
                     "token": reference("Token"), "attempt": whole, "lease_remaining_ms": whole,
                     "guarantee": choice("bestEffort", "atLeastOnce", "atMostOnce"),
                 ]),
@@ -123,7 +126,7 @@ enum OpenAPISchemas {
         let state = choice("claimed", "verifying", "streaming", "uncertain", "completed")
         let summary: KeyValuePairs<String, JSONValue> = [
             "operation": reference("OperationReference"), "scene": text, "scope": list(text), "key": text, "state": state, "epoch": whole,
-            "attempt": whole, "created_at": time, "changed_at": time, "reason": optionalText,
+            "epoch_string": epochText, "attempt": whole, "created_at": time, "changed_at": time, "reason": optionalText,
         ]
         func with(_ more: KeyValuePairs<String, JSONValue>, optional: KeyValuePairs<String, JSONValue>) -> JSONValue {
             var schema = object(more, optional: optional).object ?? JSONObject()
@@ -145,8 +148,8 @@ enum OpenAPISchemas {
                 optional: ["key_base64": base64, "lease_remaining_ms": whole, "response_until": time, "key_until": time]),
             "Resolve": object(
                 ["resolution": choice("applied", "not-applied"), "reason": bounded(1000)],
-                optional: ["outcome": reference("GivenOutcome"), "actor": bounded(200), "epoch": whole]),
-            "Forget": object(["reason": bounded(1000)], optional: ["actor": bounded(200), "epoch": whole]),
+                optional: ["outcome": reference("GivenOutcome"), "actor": bounded(200), "epoch": whole, "epoch_string": epochText]),
+            "Forget": object(["reason": bounded(1000)], optional: ["actor": bounded(200), "epoch": whole, "epoch_string": epochText]),
             "Decision": object(["applied": ["const": true], "operation": ["oneOf": [reference("Operation"), ["type": "null"]]]]),
             "Scene": object([
                 "name": text, "mode": choice("off", "observe", "enforce"),

@@ -54,19 +54,12 @@ extension StoredOperation {
         }
         document["state"] = .string(record.state.name)
         document["epoch"] = JSONValue(record.epoch.rawValue)
+        // The same for clients whose numbers are doubles: from a store's second restore on, epochs are above 2^53.
+        document["epoch_string"] = .string(record.epoch.description)
         document["attempt"] = JSONValue(record.attempt)
         document["created_at"] = .string(record.createdAt.rfc3339)
         document["changed_at"] = .string(record.changedAt.rfc3339)
         document["reason"] = record.reason.map(JSONValue.string) ?? .null
         return document
-    }
-}
-
-extension TraceID {
-    fileprivate var hexadecimal: String {
-        [high, low].map { word in
-            let digits = String(word, radix: 16)
-            return String(repeating: "0", count: 16 - digits.utf8.count) + digits
-        }.joined()
     }
 }

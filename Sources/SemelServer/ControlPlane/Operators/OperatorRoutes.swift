@@ -88,7 +88,7 @@ struct OperatorRoutes: Sendable {
 
     func resolve(_ request: APIRequest) async throws -> APIResponse {
         try request.query.require(only: [])
-        let body = try ObjectReader(try request.json(), names: ["resolution", "outcome", "actor", "reason", "epoch"])
+        let body = try ObjectReader(try request.json(), names: ["resolution", "outcome", "actor", "reason", "epoch", "epoch_string"])
         let isApplied = try body.required("resolution", try body.choice("resolution", ["applied": true, "not-applied": false]))
         let outcome = try body.value("outcome").map { value throws(APIProblem) in
             try Outcome(value, at: "/outcome", bodyLimit: 256 << 10)
@@ -97,25 +97,26 @@ struct OperatorRoutes: Sendable {
             throw APIProblem(.invalidRequest, "What was not applied has no outcome: leave outcome out, or resolve as applied.", at: "/outcome")
         }
         let act = try act(body, request.caller)
+        let epoch = try epoch(body)
         let operation = try await find(request)
-        try check(body, operation)
-        guard try await store.resolve(operation.id, as: isApplied ? .applied(outcome) : .notApplied, by: act) == .applied else {
-            throw APIProblem(
-                .operationNotResolvable,
-                "The operation is \(operation.record.state.name). Only one that is uncertain, or whose holder's lease has lapsed, can be resolved; look at it again.")
+        let resolution = isApplied ? Resolution.applied(outcome) : .notApplied
+        guard try await store.resolve(operation.id, as: resolution, by: act, expecting: epoch) == .applied else {
+            throw try await refusal(
+                .operationNotResolvable, operation, epoch,
+                "Only one that is uncertain, or whose holder's lease has lapsed, can be resolved; look at it again.")
         }
         return try await done(isApplied ? "resolve-applied" : "resolve-not-applied", act, operation)
     }
 
     func forget(_ request: APIRequest) async throws -> APIResponse {
         try request.query.require(only: [])
-        let body = try ObjectReader(try request.json(), names: ["actor", "reason", "epoch"])
+        let body = try ObjectReader(try request.json(), names: ["actor", "reason", "epoch", "epoch_string"])
         let act = try act(body, request.caller)
+        let epoch = try epoch(body)
         let operation = try await find(request)
-        try check(body, operation)
-        guard try await store.forget(operation.id, by: act) == .applied else {
-            throw APIProblem(
-                .operationNotForgettable, "The operation is \(operation.record.state.name). Resolve it first; only a finished one can be forgotten.")
+        guard try await store.forget(operation.id, by: act, expecting: epoch) == .applied else {
+            throw try await refusal(
+                .operationNotForgettable, operation, epoch, "Resolve it first; only a finished one can be forgotten.")
         }
         return try await done("forget", act, operation)
     }
@@ -131,19 +132,47 @@ struct OperatorRoutes: Sendable {
         guard case .holder(let token) = caller else {
             return OperatorAct(actor: try body.required("actor", named), reason: reason)
         }
-        guard let named, named != token.name else { return OperatorAct(actor: token.name, reason: reason) }
+        guard let named, ExactText(named) != ExactText(token.name) else { return OperatorAct(actor: token.name, reason: reason) }
         return OperatorAct(actor: "\(token.name) (\(named))", reason: reason)
     }
 
-    /// A decision is about what was seen: with the epoch that was, it does not touch a later attempt (H61).
-    private func check(_ body: ObjectReader, _ operation: StoredOperation) throws(APIProblem) {
-        guard let value = body.value("epoch") else { return }
-        guard let number = value.number, let epoch = UInt64(number.lexeme) else {
-            throw APIProblem(.invalidRequest, "epoch must be a whole number, as the operation showed it.", at: "/epoch")
+    /// A decision is about what was seen: with the epoch that was, the store lets it touch no later attempt (H61).
+    private func epoch(_ body: ObjectReader) throws(APIProblem) -> Epoch? {
+        let number = try body.value("epoch").map { value throws(APIProblem) in
+            try wholeNumber(value.number?.lexeme, "epoch must be a whole number, as the operation showed it.", at: "/epoch")
         }
-        guard operation.record.epoch.rawValue == epoch else {
-            throw APIProblem(.operationChanged, "The operation is at epoch \(operation.record.epoch) now. Look at it again and decide anew.")
+        let text = try body.string("epoch_string").map { text throws(APIProblem) in
+            try wholeNumber(text, "epoch_string must be the digits of a whole number, as the operation showed it.", at: "/epoch_string")
         }
+        if let number, let text, number != text {
+            throw APIProblem(
+                .invalidRequest, "epoch and epoch_string differ: a client whose numbers are doubles rounds the first. Send only the second.",
+                at: "/epoch")
+        }
+        return (text ?? number).map(Epoch.init(rawValue:))
+    }
+
+    private func wholeNumber(_ digits: String?, _ problem: String, at place: String) throws(APIProblem) -> UInt64 {
+        guard let digits, digits.utf8.first != UInt8(ascii: "+"), let number = UInt64(digits) else {
+            throw APIProblem(.invalidRequest, problem, at: place)
+        }
+        return number
+    }
+
+    /// Why the store refused a decision. It is read again for that, and may have gone on since; no epoch comes twice, so a
+    /// decision about another epoch than the record's was refused for it.
+    private func refusal(
+        _ code: APIProblem.Code, _ operation: StoredOperation, _ epoch: Epoch?, _ remedy: String
+    ) async throws -> APIProblem {
+        guard let record = try await store.record(of: operation.id) else {
+            return APIProblem(.operationChanged, "The operation is gone: somebody decided about it meanwhile, or it was released. Nothing was changed.")
+        }
+        if let epoch, record.epoch != epoch {
+            return APIProblem(
+                .operationChanged,
+                "The decision is about epoch \(epoch), and the operation is \(record.state.name) at epoch \(record.epoch) now. Nothing was changed; look at it again and decide anew.")
+        }
+        return APIProblem(code, "The operation is \(record.state.name). \(remedy)")
     }
 
     private func done(_ action: String, _ act: OperatorAct, _ operation: StoredOperation) async throws -> APIResponse {

@@ -30,6 +30,8 @@ final class ConnectionPersistence: ChannelDuplexHandler {
     private var closesAfterAnswer = false
     private var isClosing = false
     private var lastRead = NIODeadline.now()
+    /// Since when the client takes no more of an answer.
+    private var stuckSince: NIODeadline?
     private var idleCheck: Scheduled<Void>?
 
     init(idleTimeout: TimeAmount) {
@@ -57,6 +59,11 @@ final class ConnectionPersistence: ChannelDuplexHandler {
     func channelReadComplete(context: ChannelHandlerContext) {
         context.fireChannelReadComplete()
         if isClosing { context.read() }
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        stuckSince = context.channel.isWritable ? nil : .now()
+        context.fireChannelWritabilityChanged()
     }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
@@ -113,13 +120,18 @@ final class ConnectionPersistence: ChannelDuplexHandler {
         context.read()
     }
 
+    /// A client that is silent while something is expected of it, or takes nothing of an answer, is let go of after the idle
+    /// time: it would hold a connection to an upstream for as long.
+    ///
     /// One timer for each connection, that looks now and then, instead of one that is moved with every read.
     private func scheduleIdleCheck(_ context: ChannelHandlerContext, after delay: TimeAmount) {
         idleCheck = context.eventLoop.assumeIsolatedUnsafeUnchecked().scheduleTask(in: delay) { [self] in
-            let quiet = NIODeadline.now() - lastRead
+            let now = NIODeadline.now()
+            let quiet = now - lastRead
             // While a request is answered its client has nothing to say.
             let isWaiting = requests.isEmpty || isReadingRequest
-            if isWaiting && quiet >= idleTimeout {
+            let isStuck = stuckSince.map { now - $0 >= idleTimeout } ?? false
+            if isStuck || (isWaiting && quiet >= idleTimeout) {
                 context.close(promise: nil)
             } else {
                 scheduleIdleCheck(context, after: isWaiting ? idleTimeout - quiet : idleTimeout)

@@ -10,12 +10,14 @@ package final class ResponseWriter: @unchecked Sendable {
     private let outbound: NIOAsyncChannelOutboundWriter<HTTPServerResponsePart>
     private let reader: InboundBody.Reader
     private let isHead: Bool
+    private let takesInterim: Bool
     private var state = State.fresh
 
     init(_ outbound: NIOAsyncChannelOutboundWriter<HTTPServerResponsePart>, _ reader: InboundBody.Reader, to head: HTTPRequestHead) {
         self.outbound = outbound
         self.reader = reader
         isHead = head.method == .HEAD
+        takesInterim = head.version == .http1_1
     }
 
     package var hasBegun: Bool { state != .fresh }
@@ -39,8 +41,9 @@ package final class ResponseWriter: @unchecked Sendable {
         }
     }
 
-    /// An answer before the answer, such as 103.
-    package func sendInformational(_ status: HTTPResponseStatus, _ headers: HTTPHeaders) async throws {
+    /// An answer before the answer, such as 103. HTTP/1.0 knows none (RFC 9110, 15.2).
+    package func sendInterim(_ status: HTTPResponseStatus, _ headers: HTTPHeaders) async throws {
+        guard takesInterim, state == .fresh else { return }
         try await outbound.write(.head(HTTPResponseHead(version: .http1_1, status: status, headers: headers)))
     }
 
@@ -58,16 +61,19 @@ package final class ResponseWriter: @unchecked Sendable {
         try await outbound.write(.end(trailers.flatMap { $0.isEmpty ? nil : $0 }))
     }
 
-    /// A body that its sender was not let finish leaves no place for a next request.
+    /// A body that its sender was not let finish leaves no place for a next request. Neither does one that is too large: its
+    /// sender is told at once, however much more it means to send.
     private func prepared(_ status: HTTPResponseStatus, _ headers: HTTPHeaders) async -> HTTPResponseHead {
         var head = HTTPResponseHead(version: .http1_1, status: status, headers: headers)
-        let canFollow = state == .finished ? await reader.skipRest(upTo: 64 << 10) : reader.isFinished
+        let mayRead = state == .finished && status != .payloadTooLarge
+        let canFollow = mayRead ? await reader.skipRest(upTo: 64 << 10) : reader.isFinished
         if !canFollow { head.headers.replaceOrAdd(name: "connection", value: "close") }
         return head
     }
 }
 
 extension HTTPResponseStatus {
-    /// 1xx, 204 and 304 end with their header section (RFC 9112, 6.3); so does 205, which has no content (RFC 9110, 15.3.6).
+    /// 1xx, 204 and 304 end with their header section (RFC 9112, 6.3). A 205 does not, though it has no content: it says so
+    /// with a length of 0 (RFC 9110, 15.3.6), as any other empty response does.
     package var mayHaveResponseBody: Bool { code >= 200 && code != 204 && code != 304 }
 }

@@ -99,31 +99,37 @@ struct Resolver: Service {
         do {
             // From here on nobody else holds it, and whoever held it is fenced off.
             guard let attempt = try await route.http.scene.verify(id) else { return pause(id) }
-            let result: TransitionResult
-            let found: String
-            do {
-                try await verifier.waitOutFlight(of: attempt)
-                environment.failpoints.pass(.whileVerifying)
-                switch try await verifier.verify(attempt) {
-                case .applied(let outcome):
-                    (found, result) = ("applied", try await attempt.complete(outcome ?? .unknownButApplied))
-                case .notApplied:
-                    (found, result) = ("not-applied", try await attempt.release())
-                case .unknown:
-                    (found, result) = ("unknown", try await attempt.suspend(reason: "verification-unknown"))
-                    pause(id)
-                }
-            } catch let error where !(error is StoreError) {
-                _ = try await attempt.suspend(reason: "verification-failed")
-                pause(id)
-                return logger.warning("An operation's target could not be asked.", metadata: metadata(attempt, route, "verification-failed", "\(error)"))
-            }
-            logger.info("An operation's target was asked.", metadata: metadata(attempt, route, found, "\(result)"))
-            if found != "unknown" { pauses.withLock { $0[id] = nil } }
+            let trace = TraceContext.root(random: environment.random).joining(attempt.grant.traceID)
+            try await TraceContext.$current.withValue(trace) { try await resolve(attempt, verifier, route) }
         } catch {
             pause(id)
             logger.warning("An operation could not be resolved.", metadata: ["scene": "\(route.name)", "operation": "\(OperationReference(id))", "reason": "\(error)"])
         }
+    }
+
+    private func resolve(_ attempt: Attempt, _ verifier: EffectVerifier, _ route: SceneRoute) async throws {
+        let id = attempt.id
+        let result: TransitionResult
+        let found: String
+        do {
+            try await verifier.waitOutFlight(of: attempt)
+            environment.failpoints.pass(.whileVerifying)
+            switch try await verifier.verify(attempt) {
+            case .applied(let outcome):
+                (found, result) = ("applied", try await attempt.complete(outcome ?? .unknownButApplied))
+            case .notApplied:
+                (found, result) = ("not-applied", try await attempt.release())
+            case .unknown:
+                (found, result) = ("unknown", try await attempt.suspend(reason: "verification-unknown"))
+                pause(id)
+            }
+        } catch let error where !(error is StoreError) {
+            _ = try await attempt.suspend(reason: "verification-failed")
+            pause(id)
+            return logger.warning("An operation's target could not be asked.", metadata: metadata(attempt, route, "verification-failed", "\(error)"))
+        }
+        logger.info("An operation's target was asked.", metadata: metadata(attempt, route, found, "\(result)"))
+        if found != "unknown" { pauses.withLock { $0[id] = nil } }
     }
 
     /// Pauses grow to five minutes, with jitter, so that a target that is down is not hammered.

@@ -34,7 +34,10 @@ struct RoutingTable: Sendable {
         var scenes: [SceneRoute] = []
         for scene in configuration.scenes {
             let tokens: TokenVerifier? = if let settings = scene.jwt { try await TokenVerifier(settings) } else { nil }
-            scenes.append(try SceneRoute(scene, operations: operations, observer: observer, tokens: tokens, client: client))
+            scenes.append(
+                try SceneRoute(
+                    scene, operations: operations, observer: observer, tokens: tokens, upstreams: Array(configuration.upstreams.values),
+                    client: client))
         }
         self.scenes = scenes
         unmatched = try configuration.unmatched.map(client)
@@ -67,14 +70,15 @@ extension RequestPath {
     /// The other reading: only a slash as such separates segments, an encoded one belongs to its segment, and empty
     /// segments count.
     init(literal target: String) {
-        var parts = target.prefix { $0 != "?" && $0 != "#" }.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
+        var parts = target.utf8.prefix { $0 != UInt8(ascii: "?") && $0 != UInt8(ascii: "#") }.dropFirst()
+            .split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
         if parts.last?.isEmpty == true { parts.removeLast() }
         self.init(segments: parts.map { Self.decoded($0) })
     }
 
-    private static func decoded(_ text: Substring) -> String {
+    private static func decoded(_ text: Substring.UTF8View) -> [UInt8] {
         var bytes: [UInt8] = []
-        var rest = text.utf8[...]
+        var rest = text
         while let byte = rest.popFirst() {
             if byte == UInt8(ascii: "%"), let high = rest.popFirst()?.hexadecimalValue, let low = rest.popFirst()?.hexadecimalValue {
                 bytes.append(high << 4 | low)
@@ -82,6 +86,6 @@ extension RequestPath {
                 bytes.append(byte)
             }
         }
-        return String(decoding: bytes, as: UTF8.self)
+        return bytes
     }
 }

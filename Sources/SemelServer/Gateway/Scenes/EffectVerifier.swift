@@ -11,21 +11,24 @@ internal import SemelHTTP
 struct EffectVerifier: Sendable {
     /// How to ask.
     struct Query: Sendable {
-        /// With `{key}` where the percent-encoded key goes.
+        /// With placeholders (``EffectQuery/Placeholder``).
         var target: String
         var applied: Set<Int>
         var absent: Set<Int>
         var inFlight: Duration
         var fence: String?
         var outcome: EffectQuery.RecordedOutcome
+        /// The field that says whose key is meant, sent with the question.
+        var scopeField: HTTPField.Name?
 
-        init(_ query: EffectQuery, basePath: String) {
+        init(_ query: EffectQuery, basePath: String, scopeField: HTTPField.Name?) {
             target = basePath + query.path
             applied = query.applied
             absent = query.absent
             inFlight = query.inFlight
             fence = query.fence?.rawName
             outcome = query.outcome
+            self.scopeField = scopeField
         }
 
         init(_ query: PinnedScene.Query, target: String) {
@@ -35,18 +38,24 @@ struct EffectVerifier: Sendable {
             inFlight = .milliseconds(query.inFlightMilliseconds)
             fence = query.fence
             outcome = query.outcome
+            scopeField = query.scopeField.flatMap { HTTPField.Name($0) }
         }
     }
 
     private let query: Query
     private let pinned: PolicyHash
+    /// What keys are derived with, if they are.
+    private let downstreamKey: DownstreamKey?
     private let client: UpstreamClient
     private let store: any OperationStore
     private let responseLimit: Int
 
-    init(_ query: Query, pinned: PolicyHash, client: UpstreamClient, store: any OperationStore, responseLimit: Int) {
+    init(
+        _ query: Query, pinned: PolicyHash, downstreamKey: DownstreamKey?, client: UpstreamClient, store: any OperationStore, responseLimit: Int
+    ) {
         self.query = query
         self.pinned = pinned
+        self.downstreamKey = downstreamKey
         self.client = client
         self.store = store
         self.responseLimit = responseLimit
@@ -59,8 +68,14 @@ struct EffectVerifier: Sendable {
         let (query, client) = try await rules(of: attempt)
         guard let query, let client else { return .unknown }
         var headers: HTTPHeaders = ["Host": client.upstream.authority, "Accept": "*/*"]
-        if let fence = query.fence { headers.add(name: fence, value: attempt.epoch.description) }
-        let target = EffectQuery.expand(query.target, with: attempt.id.key)
+        if let trace = TraceContext.current { headers.add(name: "traceparent", value: trace.traceparent) }
+        let scope = EffectQuery.scopeParts(of: attempt.id)
+        // One that was claimed under rules that asked for less: better unknown than somebody else's answer.
+        guard EffectQuery.distinguishesScopes(query.target, scopeField: query.scopeField, parts: scope.count) else { return .unknown }
+        if let field = query.scopeField, let identity = scope.first { headers.add(name: field.rawName, value: identity) }
+        if let fence = query.fence { headers.replaceOrAdd(name: fence, value: attempt.epoch.description) }
+        let target = EffectQuery.expand(query.target, for: attempt.id, derivedKey: downstreamKey?.derivedText(for: attempt.id))
+        guard !target.contains(EffectQuery.Placeholder.derived.rawValue) else { return .unknown }
         let response = try await client.send(UpstreamRequest(.GET, target, headers: headers))
         let status = Int(response.status.code)
         let body = try await response.collect(upTo: responseLimit)
@@ -78,7 +93,9 @@ struct EffectVerifier: Sendable {
 
     private func rules(of attempt: Attempt) async throws -> (Query?, UpstreamClient?) {
         guard attempt.grant.policy != pinned, let policy = try await store.policy(attempt.grant.policy) else { return (query, client) }
-        guard let old = PinnedScene(policy)?.query, let (upstream, target) = Upstream.reading(url: old.url) else { return (nil, nil) }
+        guard let scene = PinnedScene(policy), let old = scene.query, let (upstream, target) = Upstream.reading(url: old.url) else { return (nil, nil) }
+        // A key derived with another secret is another key, and no target knows that one.
+        if target.contains(EffectQuery.Placeholder.derived.rawValue), scene.downstreamKeySecretMark != downstreamKey?.secretMark { return (nil, nil) }
         let isSame = upstream.transport == client.upstream.transport && upstream.host == client.upstream.host && upstream.port == client.upstream.port
         return (Query(old, target: target), isSame ? client : try UpstreamClient(upstream))
     }

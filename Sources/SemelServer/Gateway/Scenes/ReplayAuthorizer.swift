@@ -17,10 +17,13 @@ enum ReplayAuthorizer: Sendable {
     }
 
     /// The answer to send instead; `nil` when the request is allowed.
-    func refusal(of head: HTTPRequestHead, _ fields: HTTPHeaders, hasValidToken: Bool) async -> HTTPAnswer? {
+    /// - Parameter hasValidToken: `nil` where the scene verifies none. Where it does, no service is asked about a request
+    ///   without one.
+    func refusal(of head: HTTPRequestHead, _ fields: HTTPHeaders, hasValidToken: Bool?) async -> HTTPAnswer? {
+        if hasValidToken == false { return Self.unauthenticated }
         switch self {
         case .token:
-            return hasValidToken ? nil : Self.unauthenticated
+            return nil
         case .subrequest(let client, let target):
             var fields = fields
             fields.replaceOrAdd(name: "Host", value: client.upstream.authority)

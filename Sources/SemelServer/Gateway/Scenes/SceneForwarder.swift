@@ -1,4 +1,3 @@
-internal import Crypto
 internal import HTTPTypes
 internal import NIOCore
 internal import NIOHTTP1
@@ -16,6 +15,7 @@ struct SceneForwarder: Sendable {
 
     func run(_ run: HTTPRun) async throws -> HTTPAnswer {
         var fields = fields
+        if let trace = TraceContext.current { fields.replaceOrAdd(name: "traceparent", value: trace.traceparent) }
         if let id = run.id, let key = route.configuration.downstreamKey { add(key, for: id, to: &fields) }
         if let fence = route.configuration.effectQuery?.fence?.rawName, let attempt = run.attempt {
             fields.replaceOrAdd(name: fence, value: attempt.epoch.description)
@@ -35,21 +35,17 @@ struct SceneForwarder: Sendable {
         return .stream(length: body.length) { body.makeAsyncIterator() }
     }
 
-    /// A key for a target that deduplicates: the same for every attempt at the operation.
+    /// The key by which the target knows the operation: the same for every attempt at it, in one way of writing. It takes the
+    /// place of what the client sent in the field, which need not be the operation's key, nor the same at each attempt.
     private func add(_ key: DownstreamKey, for id: OperationID, to fields: inout HTTPHeaders) {
-        let text: String
-        switch key.value {
-        case .key:
-            // As the client wrote it, where it is the same field.
-            if fields.contains(name: key.header.rawName) { return }
-            text = id.key.text
-        case .derived(let secret):
-            let operation = Array(OperationReference(id).description.utf8)
-            text = HMAC<SHA256>.authenticationCode(for: operation, using: SymmetricKey(data: secret.bytes))
-                .map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-        }
-        // Idempotency-Key is a structured field (RFC 8941); of others nothing is known.
-        fields.replaceOrAdd(name: key.header.rawName, value: key.header == .idempotencyKey ? Self.quoted(text) : text)
+        let text = key.text(for: id)
+        fields.replaceOrAdd(name: key.header.rawName, value: isQuoted(key.header) ? Self.quoted(text) : text)
+    }
+
+    /// Idempotency-Key is a structured field (RFC 8941), and so is the field in which clients must quote; of others nothing is
+    /// known.
+    private func isQuoted(_ name: HTTPField.Name) -> Bool {
+        name == .idempotencyKey || (route.http.policy.keySource == .header(name) && route.http.policy.keySyntax == .strict)
     }
 
     private static func quoted(_ text: String) -> String {

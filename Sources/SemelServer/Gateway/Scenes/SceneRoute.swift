@@ -16,7 +16,7 @@ struct SceneRoute: Sendable {
     var clients: [UpstreamClient] { [upstream] + (replayAuthorizer?.client.map { [$0] } ?? []) }
 
     init(
-        _ configuration: SceneConfiguration, operations: Operations, observer: any HTTPObserver, tokens: TokenVerifier?,
+        _ configuration: SceneConfiguration, operations: Operations, observer: any HTTPObserver, tokens: TokenVerifier?, upstreams: [Upstream],
         client: (Upstream) throws -> UpstreamClient
     ) throws {
         var policy = configuration.http
@@ -28,13 +28,17 @@ struct SceneRoute: Sendable {
         http = try HTTPScene(policy, operations: operations, text: configuration.pinned.text, observer: observer)
         verifier = configuration.effectQuery.map { query in
             EffectVerifier(
-                .init(query, basePath: configuration.upstream.basePath), pinned: configuration.pinned.hash, client: upstream,
-                store: operations.store, responseLimit: policy.responseLimit)
+                .init(query, basePath: configuration.upstream.basePath, scopeField: configuration.http.scopeField), pinned: configuration.pinned.hash,
+                downstreamKey: configuration.downstreamKey, client: upstream, store: operations.store, responseLimit: policy.responseLimit)
         }
         switch configuration.replayAuthorization {
-        case .none: replayAuthorizer = nil
+        case .none: replayAuthorizer = tokens == nil ? nil : .token
         case .subrequest(let url):
-            guard let (service, target) = Upstream.reading(url: url) else { throw GatewayError.unusable("authorize: \(url) is no URL") }
+            guard let (address, target) = Upstream.reading(url: url) else { throw GatewayError.unusable("authorize: \(url) is no URL") }
+            var service = address
+            // It is trusted as the upstream of the same address is; its connections are its own, so that it never waits behind
+            // what it is asked about.
+            service.trustRoots = upstreams.first { $0.transport == service.transport && $0.host == service.host && $0.port == service.port }?.trustRoots
             replayAuthorizer = .subrequest(try client(service), target)
         case .token: replayAuthorizer = .token
         }

@@ -3,6 +3,7 @@ internal import NIOHTTP1
 #if JWT
 internal import FoundationEssentials
 internal import JWTKit
+internal import SemelCore
 
 /// Verifies the bearer token of a request (RFC 7519): signature, `exp`, `nbf`, issuer and audience. A token that lacks one
 /// that is configured is not valid.
@@ -30,8 +31,8 @@ struct TokenVerifier: Sendable {
         guard fields.count == 1, fields[0].lowercased().hasPrefix("bearer ") else { return nil }
         let token = String(fields[0].dropFirst("bearer ".count))
         guard let claims = try? await keys.verify(token, as: Claims.self, iteratingKeys: true),
-            settings.issuer.map({ claims.single["iss"] == $0 }) ?? true,
-            settings.audience.map({ claims.audience.contains($0) }) ?? true
+            settings.issuer.map({ ExactText($0) == claims.single["iss"].map { ExactText($0) } }) ?? true,
+            settings.audience.map({ audience in claims.audience.contains { ExactText($0) == ExactText(audience) } }) ?? true
         else { return nil }
         return claims.single
     }

@@ -18,10 +18,8 @@ final class Dispatch: Sendable {
         case abandoned
     }
 
-    /// What went into the request line, byte for byte; a URL would be normalised on its way.
-    let target: String
-    /// Called when the whole request was handed to the operating system. On the connection's event loop.
-    let onWritten: (@Sendable () -> Void)?
+    /// What is sent. Its target goes into the request line byte for byte; a URL would be normalised on its way.
+    let request: UpstreamRequest
     private struct State {
         var progress = Progress.waiting
         var waiter: CheckedContinuation<Bool, Never>?
@@ -30,9 +28,8 @@ final class Dispatch: Sendable {
 
     private let state = Locked(State())
 
-    init(target: String, onWritten: (@Sendable () -> Void)?) {
-        self.target = target
-        self.onWritten = onWritten
+    init(_ request: UpstreamRequest) {
+        self.request = request
     }
 
     /// A connection takes it up. `false` when it was given up: not a byte may be written then.

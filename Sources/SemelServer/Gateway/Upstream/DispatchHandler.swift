@@ -5,7 +5,8 @@ internal import NIOCore
 internal import NIOHTTP1
 
 /// Stands between the HTTP client and its codec in every connection to an upstream: writes each request with its exact
-/// target, and only if it is still wanted and the connection still stands; and keeps the answer's trailers.
+/// target and its trailers, and only if it is still wanted and the connection still stands; tells of answers before the
+/// answer, and keeps the answer's trailers.
 final class DispatchHandler: ChannelDuplexHandler {
     typealias InboundIn = HTTPClientResponsePart
     typealias InboundOut = HTTPClientResponsePart
@@ -14,6 +15,8 @@ final class DispatchHandler: ChannelDuplexHandler {
 
     private let registry: DispatchRegistry
     private let witness: FirstByteWitness
+    /// The one that is being written, and the one that is being answered: an upstream may answer first.
+    private var outgoing: Dispatch?
     private var current: Dispatch?
     private var isClosed = false
 
@@ -37,23 +40,30 @@ final class DispatchHandler: ChannelDuplexHandler {
                 return refuse(context, promise)
             }
             head.headers.remove(name: DispatchRegistry.field)
-            head.uri = dispatch.target
-            current = dispatch
+            head.uri = dispatch.request.target
+            (outgoing, current) = (dispatch, dispatch)
             witness.expect(dispatch)
             context.write(wrapOutboundOut(.head(head)), promise: promise)
         case .body:
             context.write(data, promise: promise)
-        case .end:
-            guard let onWritten = current?.onWritten else { return context.write(data, promise: promise) }
+        case .end(let trailers):
+            let request = outgoing?.request
+            outgoing = nil
+            let end = wrapOutboundOut(.end(request?.trailers?() ?? trailers))
+            guard let onWritten = request?.onWritten else { return context.write(end, promise: promise) }
             let written = context.eventLoop.makePromise(of: Void.self)
             written.futureResult.whenSuccess(onWritten)
             written.futureResult.cascade(to: promise)
-            context.write(data, promise: written)
+            context.write(end, promise: written)
         }
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        if case .end(let trailers) = unwrapInboundIn(data) {
+        switch unwrapInboundIn(data) {
+        case .head(let head) where head.status.code < 200 && head.status != .switchingProtocols:
+            current?.request.onInterim?(head.status, head.headers)
+        case .head, .body: break
+        case .end(let trailers):
             if let trailers { current?.keep(trailers) }
             current = nil
         }

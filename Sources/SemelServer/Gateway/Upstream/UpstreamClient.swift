@@ -72,7 +72,7 @@ package final class UpstreamClient: Sendable {
             throw .notSent("All \(upstream.connections) connections to upstream \(upstream.name) stayed busy.")
         }
         for attempt in 1... {
-            let dispatch = Dispatch(target: request.target, onWritten: request.onWritten)
+            let dispatch = Dispatch(request)
             do {
                 return UpstreamResponse(try await execute(request, dispatch), to: dispatch, in: place, of: self)
             } catch {

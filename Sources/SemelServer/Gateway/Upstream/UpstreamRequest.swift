@@ -17,15 +17,22 @@ package struct UpstreamRequest: Sendable {
     package var body: Body
     /// Called when the whole request was handed to the operating system.
     package var onWritten: (@Sendable () -> Void)?
+    /// The fields behind the body, asked for when that has ended. They are sent only where the body is sent in chunks.
+    package var trailers: (@Sendable () -> HTTPHeaders?)?
+    /// Called with each answer before the answer (1xx, but 101, which is a final one here). On the connection's event loop.
+    package var onInterim: (@Sendable (HTTPResponseStatus, HTTPHeaders) -> Void)?
 
     package init(
         _ method: HTTPMethod, _ target: String, headers: HTTPHeaders = [:], body: Body = .none,
-        onWritten: (@Sendable () -> Void)? = nil
+        onWritten: (@Sendable () -> Void)? = nil, trailers: (@Sendable () -> HTTPHeaders?)? = nil,
+        onInterim: (@Sendable (HTTPResponseStatus, HTTPHeaders) -> Void)? = nil
     ) {
         self.method = method
         self.target = target
         self.headers = headers
         self.body = body
         self.onWritten = onWritten
+        self.trailers = trailers
+        self.onInterim = onInterim
     }
 }

@@ -38,7 +38,7 @@ package final class UpstreamResponse: Sendable {
             try await body(piece)
         }
         place.leave()
-        return dispatch.trailers
+        return ForwardedFields.trailers(dispatch.trailers)
     }
 
     /// The whole body, when it has at most `limit` bytes; `nil` when it has more.

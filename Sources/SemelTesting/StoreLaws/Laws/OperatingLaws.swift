@@ -2,7 +2,8 @@ import Semel
 
 extension StoreLaw {
     static let operating = [
-        resolvedAsApplied, resolvedAsNotApplied, resolutionOverridesNobody, onlyFinishedKeysAreForgotten, actsAreAudited, auditIsChained,
+        resolvedAsApplied, resolvedAsNotApplied, resolutionOverridesNobody, onlyFinishedKeysAreForgotten, staleDecisionsChangeNothing,
+        decisionsRaceTakeovers, actsAreAudited, auditIsChained,
     ]
 
     public static let resolvedAsApplied = StoreLaw(
@@ -88,6 +89,72 @@ extension StoreLaw {
             try trial.expect(again == .superseded, "its former holder cannot bring it back", actual: "\(again)")
             let grant = try await trial.grant(id, by: .ben)
             try trial.expect(grant.kind, is: .first, "the kind of the grant")
+        }
+    }
+
+    public static let staleDecisionsChangeNothing = StoreLaw(
+        "a decision about one epoch changes nothing, and is not audited, once the record is at another", hazards: ["H61"]
+    ) { trial in
+        let id = OperationID.sample("decided")
+        let first = try await trial.place(id, in: .uncertain)
+        let second = try await trial.verification(of: id, by: .ben)
+        try await trial.perform(.suspend(reason: "no answer"), on: id, with: second.token)
+        let seen = try await trial.record(of: id)
+        let strangers = [first.epoch, Epoch(rawValue: second.token.epoch.rawValue + 1), .zero]
+        for epoch in strangers {
+            for resolution in [Resolution.applied(.sample("stale")), .applied(nil), .notApplied] {
+                let stale = try await trial.resolve(id, as: resolution, expecting: epoch)
+                try trial.expect(stale == .superseded, "a decision about epoch \(epoch) is superseded", actual: "\(stale)")
+                try await trial.expectUnchanged(id, since: seen, "a stale decision")
+            }
+        }
+        let decided = try await trial.resolve(id, as: .notApplied, expecting: second.token.epoch)
+        try trial.expect(decided == .applied, "a decision about the epoch that is there is applied", actual: "\(decided)")
+        let gone = try await trial.resolve(id, as: .notApplied, expecting: second.token.epoch)
+        try trial.expect(gone == .superseded, "what is gone is not decided again", actual: "\(gone)")
+
+        let finished = OperationID.sample("finished")
+        let token = try await trial.place(finished, in: .completed)
+        let kept = try await trial.record(of: finished)
+        for epoch in [first.epoch, .zero] {
+            let stale = try await trial.forget(finished, expecting: epoch)
+            try trial.expect(stale == .superseded, "a forgetting of epoch \(epoch) is superseded", actual: "\(stale)")
+            try await trial.expectUnchanged(finished, since: kept, "a stale forgetting")
+        }
+        let forgotten = try await trial.forget(finished, expecting: token.epoch)
+        try trial.expect(forgotten == .applied, "a forgetting of the epoch that is there is applied", actual: "\(forgotten)")
+        _ = try await trial.place(finished, in: .completed)
+        let late = try await trial.forget(finished, expecting: token.epoch)
+        try trial.expect(late == .superseded, "a forgetting of the run before is superseded", actual: "\(late)")
+
+        let entries = try await trial.store.audit(after: 0, limit: 100)
+        try trial.expect(entries.map(\.action), is: ["resolve-not-applied", "forget"], "what was audited")
+    }
+
+    public static let decisionsRaceTakeovers = StoreLaw(
+        "of a decision about an epoch and a takeover of it, at one time, exactly one takes effect", hazards: ["H61"]
+    ) { trial in
+        let store = trial.store
+        for round in 0..<20 {
+            let id = OperationID.sample("race \(round)")
+            let epoch = try await trial.place(id, in: .uncertain).epoch
+            let lease = trial.moments(1000)
+            let effects = try await withThrowingTaskGroup(of: Int.self) { group in
+                for operation in 0..<9 {
+                    group.addTask {
+                        guard operation == 4 else {
+                            let result = try await store.resolve(id, as: .applied(nil), by: .sample, expecting: epoch)
+                            return result == .applied ? 1 : 0
+                        }
+                        guard let grant = try await store.verify(id, owner: .ben, lease: lease) else { return 0 }
+                        _ = try await store.apply(.suspend(reason: "no answer"), to: id, token: grant.token)
+                        return 1
+                    }
+                }
+                return try await group.reduce(0, +)
+            }
+            trial.note("8 decisions about \(id.name) at epoch \(epoch) race a takeover: \(effects) take effect")
+            try trial.expect(effects, is: 1, "the number of decisions and takeovers that took effect")
         }
     }
 

@@ -3,6 +3,7 @@ import Glibc
 #endif
 import NIOCore
 import NIOPosix
+import NIOSSL
 import SemelCore
 
 /// One TCP connection, byte by byte: what no HTTP client or server would do can be done with it.
@@ -24,6 +25,9 @@ final class RawPeer: @unchecked Sendable {
     func send(_ text: String) async throws { try await outbound.write(ByteBuffer(string: text)) }
 
     func send(_ bytes: ByteBuffer) async throws { try await outbound.write(bytes) }
+
+    /// Sends, and returns when the operating system has taken all of it.
+    func sendThrough(_ bytes: ByteBuffer) async throws { try await channel.writeAndFlush(bytes).get() }
 
     /// Sends one byte at a time, each in a write of its own.
     func sendSliced(_ text: String) async throws {
@@ -99,12 +103,14 @@ final class RawPeer: @unchecked Sendable {
 
 enum RawError: Error { case ended(String) }
 
-struct RawMessage {
+struct RawMessage: Sendable {
     var head: String
     var body: String
     var trailers = ""
 
     var startLine: String { String(head.prefix { $0 != "\r\n" }) }
+    var method: String { String(startLine.prefix { $0 != " " }) }
+    var target: String { startLine.split(separator: " ").dropFirst().first.map(String.init) ?? "" }
     var status: Int { Int(head.split(separator: " ")[1]) ?? 0 }
     var fields: [(name: String, value: String)] {
         head.split(separator: "\r\n").dropFirst().map { line in
@@ -117,7 +123,7 @@ struct RawMessage {
     func all(_ name: String) -> [String] { fields.filter { $0.name == name.lowercased() }.map(\.value) }
 }
 
-/// A TCP server on an ephemeral port whose every connection runs a closure.
+/// A TCP server on an ephemeral port whose every connection runs a closure; encrypted, where it is given how.
 final class RawServer: Sendable {
     let port: Int
     private let channel: any Channel
@@ -127,18 +133,22 @@ final class RawServer: Sendable {
     /// How many connections were accepted.
     var connections: Int { count.withLock { $0 } }
 
-    init(_ handle: @escaping @Sendable (RawPeer) async throws -> Void) async throws {
+    init(
+        host: String = "127.0.0.1", port: Int = 0, tls: NIOSSLContext? = nil, _ handle: @escaping @Sendable (RawPeer) async throws -> Void
+    ) async throws {
         let server = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.backlog, value: 1024)
-            .childChannelOption(.allowRemoteHalfClosure, value: true)
-            .bind(host: "127.0.0.1", port: 0) { channel in
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.allowRemoteHalfClosure, value: tls == nil)
+            .bind(host: host, port: port) { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(
+                    if let tls { try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls)) }
+                    return try NIOAsyncChannel<ByteBuffer, ByteBuffer>(
                         wrappingChannelSynchronously: channel, configuration: .init(isOutboundHalfClosureEnabled: true))
                 }
             }
         channel = server.channel
-        port = server.channel.localAddress!.port!
+        self.port = server.channel.localAddress!.port!
         let count = Locked(0)
         self.count = count
         task = Task {

@@ -2,18 +2,24 @@
 ///
 /// Swift's own comparison follows Unicode canonical equivalence: `"é"` equals `"e"` with a combining accent. For names and
 /// identities that would merge what the sender kept apart (H27).
-struct ExactText: Hashable {
-    let text: String
+package struct ExactText: Hashable, Sendable, ExpressibleByStringLiteral, CustomStringConvertible {
+    package let text: String
 
-    init(_ text: String) {
+    package init(_ text: String) {
         self.text = text
     }
 
-    static func == (left: ExactText, right: ExactText) -> Bool {
+    package init(stringLiteral text: String) {
+        self.text = text
+    }
+
+    package var description: String { text }
+
+    package static func == (left: ExactText, right: ExactText) -> Bool {
         left.text.utf8.count == right.text.utf8.count && left.text.utf8.elementsEqual(right.text.utf8)
     }
 
-    func hash(into hasher: inout Hasher) {
+    package func hash(into hasher: inout Hasher) {
         for byte in text.utf8 { hasher.combine(byte) }
         hasher.combine(0xFF as UInt8)  // never occurs in UTF-8, so it ends the text
     }

@@ -58,11 +58,13 @@ public final class InterruptibleStore<Base: OperationStore>: StoreLayer {
     public func operation(_ reference: OperationReference) async throws(StoreError) -> StoredOperation? {
         try await through { () async throws(StoreError) in try await base.operation(reference) }
     }
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await through { () async throws(StoreError) in try await base.resolve(id, as: resolution, by: act) }
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
+        try await through { () async throws(StoreError) in try await base.resolve(id, as: resolution, by: act, expecting: epoch) }
     }
-    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await through { () async throws(StoreError) in try await base.forget(id, by: act) }
+    public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await through { () async throws(StoreError) in try await base.forget(id, by: act, expecting: epoch) }
     }
     public func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] {
         try await through { () async throws(StoreError) in try await base.audit(after: sequence, limit: limit) }
