@@ -15,13 +15,18 @@ final class OwnDriver: CallerTransaction, BlockingCallerTransaction {
     }
 
     func execute(_ statement: SQLStatement) throws -> Int {
+        try beforeStatement(statement)
         let before = database.totalChanges
-        _ = try query(statement)
+        _ = try rows(of: statement)
         return Int(database.totalChanges - before)
     }
 
     func query(_ statement: SQLStatement) throws -> [[SQLValue]] {
         try beforeStatement(statement)
+        return try rows(of: statement)
+    }
+
+    private func rows(of statement: SQLStatement) throws -> [[SQLValue]] {
         let prepared = try database.prepare(statement.text, isPersistent: false)
         guard prepared.parameterCount == statement.values.count else {
             throw SQLiteError(code: SQLITE_RANGE, message: "\(statement.text) has \(prepared.parameterCount) parameters")
