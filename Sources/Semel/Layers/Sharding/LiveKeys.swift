@@ -18,20 +18,19 @@ struct LiveKeys {
 
     func count(_ scope: Scope) -> Int { (keys[scope]?.count ?? 0) + (expected[scope] ?? 0) }
 
-    /// Takes room for a batch's claims, all or none.
+    /// Takes room for a batch's claims, all or none. Those without a limit take room from those with one.
     mutating func expect(_ requests: [ClaimRequest]) -> Bool {
         var wanted: [Scope: Int] = [:]
         for request in requests {
-            guard let limit = request.liveLimit else { continue }
             wanted[request.id.scope, default: 0] += 1
-            guard count(request.id.scope) + wanted[request.id.scope]! <= limit else { return false }
+            if let limit = request.liveLimit, count(request.id.scope) + wanted[request.id.scope]! > limit { return false }
         }
         for (scope, number) in wanted { expected[scope, default: 0] += number }
         return true
     }
 
     mutating func expectNoMore(_ requests: [ClaimRequest]) {
-        for request in requests where request.liveLimit != nil {
+        for request in requests {
             let rest = (expected[request.id.scope] ?? 1) - 1
             expected[request.id.scope] = rest == 0 ? nil : rest
         }
