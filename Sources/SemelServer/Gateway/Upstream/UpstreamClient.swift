@@ -50,6 +50,7 @@ package final class UpstreamClient: Sendable {
         configuration.httpVersion = .http1Only
         configuration.http1_1ConnectionDebugInitializer = { channel in
             channel.eventLoop.makeCompletedFuture {
+                try ReadBuffers.use(in: channel)
                 let pipeline = channel.pipeline.syncOperations
                 let witness = FirstByteWitness()
                 let decoder = try pipeline.handler(type: ByteToMessageHandler<HTTPResponseDecoder>.self)
