@@ -127,7 +127,7 @@ private struct Comparison {
     private mutating func resolve(_ id: OperationID) async throws {
         let resolution = pick([Resolution.applied(pick(outcomes)), .applied(nil), .notApplied])
         let at = now
-        let answer = try await store.resolve(id, as: resolution, by: OperatorAct(actor: "olga", reason: "looked"))
+        let answer = try await store.resolve(id, as: resolution, by: OperatorAct(actor: "olga", reason: "looked"), expecting: nil)
         let (expected, change) = RecordMachine.resolve(
             resolution, on: records[id], at: at, nextEpoch: { $0.next(at: at.retention, in: incarnation) })
         commit(change, id)
@@ -137,7 +137,7 @@ private struct Comparison {
 
     private mutating func forget(_ id: OperationID) async throws {
         let at = now
-        let answer = try await store.forget(id, by: OperatorAct(actor: "olga", reason: "asked"))
+        let answer = try await store.forget(id, by: OperatorAct(actor: "olga", reason: "asked"), expecting: nil)
         let (expected, change) = RecordMachine.forget(records[id], at: at)
         commit(change, id)
         note("forget: \(expected)")

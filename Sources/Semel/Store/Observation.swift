@@ -64,8 +64,6 @@ package final class Observations<Name: Hashable & Sendable>: Sendable {
         for continuation in continuations { continuation.yield() }
     }
 
-    package func isObserved(_ id: Name) -> Bool { state.withLock { $0.watchers[id] != nil } }
-
     /// For when nobody can say what changed.
     package func signalAll() {
         let continuations = state.withLock { $0.watchers.values.flatMap(\.values) }

@@ -47,11 +47,11 @@ public struct RedisLocation: Hashable, Sendable, CustomStringConvertible {
         self.isCluster = isCluster
     }
 
-    /// - Throws: `wrong-url`, saying what is wrong and how it is written.
+    /// - Throws: `misconfigured`, saying what is wrong and how it is written.
     public init(_ url: String) throws(StoreError) {
         func wrong(_ what: String) -> StoreError {
             StoreError(
-                .wrongURL,
+                .misconfigured,
                 "The Redis URL \(Self.shown(url)) \(what). Remedy: write redis://[user:password@]host:port[/database], rediss:// for TLS, or redis+cluster://host:port,host:port."
             )
         }

@@ -28,7 +28,7 @@ struct RedisDialing: Sendable {
             tls = try NIOSSLContext(configuration: configuration)
         } catch {
             throw StoreError(
-                .tlsFailure,
+                .encryptionFailed,
                 "The authority's certificate \(location.certificateAuthority ?? "of this system") cannot be used: \(error). Remedy: let ca= in the store's URL name a PEM file.",
                 underlying: error)
         }
@@ -98,13 +98,13 @@ struct RedisDialing: Sendable {
     private func broken(_ failure: RedisFailure, _ endpoint: RedisLocation.Endpoint) -> StoreError {
         if failure.description.hasPrefix("TLS") {
             return StoreError(
-                .tlsFailure,
+                .encryptionFailed,
                 "No trusted connection to Redis at \(endpoint): \(failure). Remedy: name the right host and, with ca=FILE in the store's URL, the authority that signed its certificate; use redis:// only where the network is trusted."
             )
         }
         if location.usesTLS {
             return StoreError(
-                .tlsFailure,
+                .encryptionFailed,
                 "Redis at \(endpoint) ended the TLS handshake: \(failure). Remedy: use redis:// if it does not speak TLS on this port.")
         }
         return StoreError(.unavailable, "Redis at \(endpoint) ended the connection at once: \(failure).")

@@ -1,18 +1,8 @@
 public import Semel
 
 extension StoreError.Code {
-    /// The address is not written as one.
-    public static let wrongURL = StoreError.Code("wrong-url")
-    /// The server does not take this user, or its rights are too few.
-    public static let wrongCredentials = StoreError.Code("wrong-credentials")
-    /// No trusted connection could be made.
-    public static let tlsFailure = StoreError.Code("tls-failure")
-    /// The server lacks what this program needs.
-    public static let serverTooOld = StoreError.Code("server-too-old")
     /// The server may throw records away to make room.
     public static let evicting = StoreError.Code("evicting")
-    /// The server is a replica that takes no writes.
-    public static let readOnlyReplica = StoreError.Code("read-only-replica")
 }
 
 extension StoreError {
@@ -22,15 +12,15 @@ extension StoreError {
         return switch word {
         case "NOAUTH", "WRONGPASS":
             StoreError(
-                .wrongCredentials, "Redis at \(server) refuses the user or password: \(text). Remedy: correct them in the store's URL.")
+                .credentialsRefused, "Redis at \(server) refuses the user or password: \(text). Remedy: correct them in the store's URL.")
         case "NOPERM":
             StoreError(
-                .wrongCredentials,
+                .credentialsRefused,
                 "Redis at \(server) forbids this user a command: \(text). Remedy: allow it with ACL SETUSER (Semel needs +@read +@write +@scripting +@pubsub +@connection +info +time +config|get +cluster, and its keys and channels)."
             )
         case "READONLY":
             StoreError(
-                .readOnlyReplica, "Redis at \(server) is a replica that takes no writes. Remedy: name the primary in the store's URL.")
+                .readOnly, "Redis at \(server) is a replica that takes no writes. Remedy: name the primary in the store's URL.")
         case "OOM":
             StoreError(
                 .full, "Redis at \(server) has no memory left for new keys: \(text). Remedy: raise maxmemory, or shorten the retentions.")

@@ -149,8 +149,11 @@ extension Engine {
             switch answer.kind {
             case .completed: return .completed(record)
             case .uncertain: return .uncertain(record)
-            case .again: return .granted(Self.grant(.again, record, now))
-            case .verifyAgain: return .granted(Self.grant(.verify, record, now))
+            case .again, .verifyAgain:
+                var grant = Self.grant(answer.kind == .again ? .again : .verify, record, now)
+                // The holder before lost its right when this one took over, at the latest.
+                if record.attempt > 1 || record.state == .verifying { grant.previousChange = record.changedAt }
+                return .granted(grant)
             case .reclaimed, .verify:
                 signal(subject.id)
                 var grant = Self.grant(answer.kind == .verify ? .verify : .reclaimed, record, now)

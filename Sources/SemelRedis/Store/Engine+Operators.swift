@@ -128,29 +128,34 @@ extension Engine {
 
     // MARK: Decisions
 
-    func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
+    func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
         switch resolution {
-        case .notApplied: try await decide("n", [], id, act, resolution.action)
-        case .applied(let outcome): try await decide("a", RecordCodec.encode(outcome ?? .unknownButApplied), id, act, resolution.action)
+        case .notApplied: try await decide("n", [], id, act, resolution.action, epoch)
+        case .applied(let outcome):
+            try await decide("a", RecordCodec.encode(outcome ?? .unknownButApplied), id, act, resolution.action, epoch)
         }
     }
 
-    func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await decide("f", [], id, act, "forget")
+    func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await decide("f", [], id, act, "forget", epoch)
     }
 
     private func decide(
-        _ what: String, _ outcome: [UInt8], _ id: OperationID, _ act: OperatorAct, _ action: String
+        _ what: String, _ outcome: [UInt8], _ id: OperationID, _ act: OperatorAct, _ action: String, _ epoch: Epoch?
     ) async throws(StoreError) -> TransitionResult {
         let subject = try subject(id)
         var numbers: [UInt8] = []
         numbers.appendNumber(leastTime(subject.bucket), bytes: 7)
         numbers.appendNumber(UInt64(try await currentIncarnation()), bytes: 2)
+        var expected: [UInt8] = []
+        if let epoch { expected.appendEpoch(epoch) }
         let entry = PendingAudit.head(act, action, subject.reference, environment.newOwner())
         let reply = try await run(
             Call(
                 script: Scripts.decide, keys: [subject.name, keys.index(subject.bucket), keys.audit(subject.bucket)],
-                arguments: [Array(what.utf8), numbers, outcome, entry], bucket: subject.bucket))
+                arguments: [Array(what.utf8), numbers, outcome, entry, expected], bucket: subject.bucket))
         switch try kind(reply) {
         case .applied:
             if counts.watchesEnds { counts.ended(KeySpace.number(of: id.scope)) }

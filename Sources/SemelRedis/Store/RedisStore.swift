@@ -42,7 +42,7 @@ public final class RedisStore: OperationStore {
 
     /// Connects, and checks every server.
     ///
-    /// - Throws: `unavailable`, `wrong-credentials`, `tls-failure`, `server-too-old`, `evicting`, `read-only-replica`,
+    /// - Throws: `unavailable`, `credentials-refused`, `encryption-failed`, `server-too-old`, `evicting`, `read-only`,
     ///   `newer-schema` or `misconfigured`; the message says what was found and what to do.
     public convenience init(
         _ location: RedisLocation, configuration: Configuration = Configuration(), environment: Environment = .live
@@ -121,12 +121,14 @@ public final class RedisStore: OperationStore {
         try await engine.read(reference)?.operation
     }
 
-    public func resolve(_ id: OperationID, as resolution: Resolution, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await engine.resolve(id, as: resolution, by: act)
+    public func resolve(
+        _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
+    ) async throws(StoreError) -> TransitionResult {
+        try await engine.resolve(id, as: resolution, by: act, expecting: epoch)
     }
 
-    public func forget(_ id: OperationID, by act: OperatorAct) async throws(StoreError) -> TransitionResult {
-        try await engine.forget(id, by: act)
+    public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
+        try await engine.forget(id, by: act, expecting: epoch)
     }
 
     public func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] {

@@ -405,7 +405,7 @@ enum Scripts {
         """)
 
     // KEYS: record, index, audit entries of the bucket that are not chained yet.
-    // ARGV: what: a n f; least time, incarnation; outcome; the entry's first part
+    // ARGV: what: a n f; least time, incarnation; outcome; the entry's first part; the epoch that is expected, or nothing
     static let decide = Script(
         common,
         """
@@ -425,12 +425,12 @@ enum Scripts {
         if ARGV[1] == 'f' then
           if s ~= 5 then return 15 end
           local _, _, key, epoch = parse(r)
-          if now >= key then return 15 end
+          if now >= key or (ARGV[5] ~= '' and ARGV[5] ~= epoch) then return 15 end
           call('DEL', KEYS[1])
           audit(epoch, 0, none)
           return 14
         end
-        if s == 5 then return 15 end
+        if s == 5 or (ARGV[5] ~= '' and ARGV[5] ~= sub(r, 63, 71)) then return 15 end
         local e = u('>I7', r, 79)
         local settled, state = settle(r, b, s, e, now)
         if state ~= 4 and e > now then return 15 end

@@ -61,7 +61,7 @@ struct ServerFacts: Sendable {
         }
         if isReplica {
             throw StoreError(
-                .readOnlyReplica, "Redis at \(endpoint) is a replica that takes no writes. Remedy: name the primary in the store's URL.")
+                .readOnly, "Redis at \(endpoint) is a replica that takes no writes. Remedy: name the primary in the store's URL.")
         }
         guard eviction == "noeviction" else {
             throw StoreError(
