@@ -60,7 +60,7 @@ extension PostgresStore.Configuration {
 
 /// Lets only so many tests use the server at once; it has so many connections.
 actor Turnstile {
-    static let laws = Turnstile(16)
+    static let laws = Turnstile(14)
     private var free: Int
     private var waiting: [CheckedContinuation<Void, Never>] = []
 
