@@ -128,6 +128,9 @@ struct FaultTests {
                 for _ in 0..<3 {
                     let before = ledger.withLock { $0.acknowledged.count }
                     try await eventually("traffic") { ledger.withLock { $0.acknowledged.count } > before + 100 }
+                    // Standing still first, it surely owes answers when it dies.
+                    server.signal(SIGSTOP)
+                    try await Task.sleep(for: .milliseconds(200))
                     try await server.killNow()
                     try await Task.sleep(for: .milliseconds(100))
                     try await server.restart()
