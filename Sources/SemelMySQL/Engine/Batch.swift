@@ -82,7 +82,7 @@ final class Batch {
         try completeClaimed(completions)
         if !counted.isEmpty {
             try session.lock(scopes: counted.keys)
-            for (scope, limit) in counted { live[scope] = try session.count(live: scope, upTo: limit) }
+            for (scope, limit) in counted { live[scope] = try session.count(live: scope, upTo: limit + items.count) }
         }
         try load(met.map(\.index) + steps)
         for (index, mine) in met { claim(index, mine) }

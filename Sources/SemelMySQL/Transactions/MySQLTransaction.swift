@@ -9,7 +9,7 @@ public import Semel
 /// touches them, and tables of an engine without transactions, whose writes nobody can undo. Not valid outside of the body.
 ///
 /// A deadlock, a lost connection or a lock that nobody lets go undoes the whole transaction, and the body runs again from
-/// its beginning.
+/// its beginning. So does one that says nothing to the server for a minute.
 public final class MySQLTransaction {
     private let connection: Connection
     private let isReadOnly: Bool
