@@ -64,7 +64,10 @@ final class Connection {
         case .text(let value): try check(sqlite3_bind_text(statement, index, value, CInt(value.utf8.count), copied))
         case .blob(let value):
             // An empty array has no address, which SQLite would take for NULL.
-            try check(value.isEmpty ? sqlite3_bind_zeroblob(statement, index, 0) : sqlite3_bind_blob64(statement, index, value, UInt64(value.count), copied))
+            try check(
+                value.isEmpty
+                    ? sqlite3_bind_zeroblob(statement, index, 0) : sqlite3_bind_blob64(statement, index, value, UInt64(value.count), copied)
+            )
         }
     }
 
@@ -89,8 +92,12 @@ struct DriverError: Error {
 /// The adapter: this is all there is to it.
 extension Connection: CallerTransaction {
     var dialect: SQLDialect { .sqlite }
-    nonisolated(nonsending) func execute(_ statement: SQLStatement) async throws -> Int { try run(statement.text, statement.values).changed }
-    nonisolated(nonsending) func query(_ statement: SQLStatement) async throws -> [[SQLValue]] { try run(statement.text, statement.values).rows }
+    nonisolated(nonsending) func execute(_ statement: SQLStatement) async throws -> Int {
+        try run(statement.text, statement.values).changed
+    }
+    nonisolated(nonsending) func query(_ statement: SQLStatement) async throws -> [[SQLValue]] {
+        try run(statement.text, statement.values).rows
+    }
 }
 
 /// Orders and optimistic locking on a connection of one's own.

@@ -126,11 +126,13 @@ public struct CallerRecords: Sendable {
         var insert = SQLBuilder(dialect, "INSERT INTO ")
         insert.write(table)
         insert.write(
-            " (op_scope, op_key, fingerprint, owner, epoch, policy, created_at, changed_at, response_until, key_until, trace, outcome) SELECT ")
+            " (op_scope, op_key, fingerprint, owner, epoch, policy, created_at, changed_at, response_until, key_until, trace, outcome) SELECT "
+        )
         let now = dialect.now
         insert.write(
             [.blob(request.id.scope.bytes), .blob(request.id.key.bytes), .blob(request.fingerprint.bytes), .blob(request.owner.bytes)],
-            separator: ", ") { $0.bindTyped($1) }
+            separator: ", "
+        ) { $0.bindTyped($1) }
         insert.write(", moment, ")
         insert.bindTyped(.blob(request.policy.hash.bytes))
         insert.write(", moment, moment, moment, moment + ")
@@ -148,17 +150,22 @@ public struct CallerRecords: Sendable {
     private func answer(_ request: ClaimRequest, tries: Int) -> SQLDialogue<ClaimResult> {
         var read = SQLBuilder(
             dialect,
-            "SELECT fingerprint, owner, epoch, policy, created_at, changed_at, response_until, key_until, trace, outcome, \(dialect.now) FROM ")
+            "SELECT fingerprint, owner, epoch, policy, created_at, changed_at, response_until, key_until, trace, outcome, \(dialect.now) FROM "
+        )
         read.write(table)
         writeKey(of: request.id, to: &read)
         read.write(dialect.readingLatest)
         return .query(read.statement) { rows in
             guard let row = rows.first else {
-                throw SQLHelperError("\(table.parts.joined(separator: ".")): the row of \(OperationReference(request.id)) was removed while it was claimed; try the transaction again")
+                throw SQLHelperError(
+                    "\(table.parts.joined(separator: ".")): the row of \(OperationReference(request.id)) was removed while it was claimed; try the transaction again"
+                )
             }
             let found = try CallerRecord(row, of: request, in: table)
             let record = found.record
-            if record.owner == request.owner, record.outcome == nil, !found.hasOutcome { return .done(.granted(grant(record, at: found.now))) }
+            if record.owner == request.owner, record.outcome == nil, !found.hasOutcome {
+                return .done(.granted(grant(record, at: found.now)))
+            }
             guard found.now < found.keyUntil else { return takeOver(request, found, tries: tries) }
             guard record.fingerprint == request.fingerprint else { return .done(.mismatch) }
             guard found.hasOutcome else {
@@ -175,7 +182,9 @@ public struct CallerRecords: Sendable {
     private func takeOver(_ request: ClaimRequest, _ found: CallerRecord, tries: Int) -> SQLDialogue<ClaimResult> {
         var update = SQLBuilder(dialect, "UPDATE ")
         update.write(table)
-        update.write(" SET epoch = \(dialect.larger("epoch + 1", dialect.now)), created_at = \(dialect.now), changed_at = \(dialect.now), fingerprint = ")
+        update.write(
+            " SET epoch = \(dialect.larger("epoch + 1", dialect.now)), created_at = \(dialect.now), changed_at = \(dialect.now), fingerprint = "
+        )
         update.bindTyped(.blob(request.fingerprint.bytes))
         update.write(", policy = ")
         update.bindTyped(.blob(request.policy.hash.bytes))
@@ -189,7 +198,9 @@ public struct CallerRecords: Sendable {
         update.write(" AND owner = ")
         update.bindTyped(.blob(found.record.owner.bytes))
         return .execute(update.statement) { _ in
-            guard tries > 0 else { throw SQLHelperError("\(OperationReference(request.id)) changed hands again and again; try the transaction again") }
+            guard tries > 0 else {
+                throw SQLHelperError("\(OperationReference(request.id)) changed hands again and again; try the transaction again")
+            }
             return answer(request, tries: tries - 1)
         }
     }
@@ -259,9 +270,11 @@ private struct CallerRecord {
 
     init(_ row: [SQLValue], of request: ClaimRequest, in table: SQLName) throws {
         func damaged(_ what: String) -> StoreError {
-            StoreError(.damaged, "\(table.parts.joined(separator: ".")): the row of \(OperationReference(request.id)) cannot be read: \(what)")
+            StoreError(
+                .damaged, "\(table.parts.joined(separator: ".")): the row of \(OperationReference(request.id)) cannot be read: \(what)")
         }
-        guard row.count == 11, let fingerprint = row[0].bytes.flatMap({ Fingerprint(bytes: $0) }), let owner = row[1].bytes.flatMap(Owner.init(bytes:)),
+        guard row.count == 11, let fingerprint = row[0].bytes.flatMap({ Fingerprint(bytes: $0) }),
+            let owner = row[1].bytes.flatMap(Owner.init(bytes:)),
             let policy = row[3].bytes.flatMap(PolicyHash.init(bytes:))
         else { throw damaged("its columns are not what was written") }
         func time(_ column: Int) throws -> Timestamp {
@@ -275,7 +288,9 @@ private struct CallerRecord {
             guard let bytes = row[9].bytes else { throw damaged("its outcome is not bytes") }
             do {
                 let frame = try ChecksummedFrame(opening: bytes)
-                guard frame.version == 1 else { throw StoreError(.newerSchema, "its outcome has the unknown format version \(frame.version)") }
+                guard frame.version == 1 else {
+                    throw StoreError(.newerSchema, "its outcome has the unknown format version \(frame.version)")
+                }
                 var reader = ByteReader(frame.payload)
                 outcome = try reader.readOutcome()
                 try reader.finish()

@@ -75,7 +75,7 @@ public struct OptimisticRetry: Sendable {
                 metrics?.optimisticLockFailed(operation: operation, reason: error.reason)
                 guard error.reason == .conflict || error.reason == .database else { throw error }
                 failure = error
-            } catch where isRetryable(error) {
+            } catch  where isRetryable(error) {
                 metrics?.optimisticLockFailed(operation: operation, reason: .database)
                 failure = OptimisticLockFailure(reason: .database, message: "\(error)")
             }

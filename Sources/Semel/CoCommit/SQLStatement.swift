@@ -76,7 +76,8 @@ public struct SQLName: Hashable, Sendable, ExpressibleByStringLiteral {
     ///   a control character.
     public init(_ parts: String...) throws(SQLNameError) {
         guard !parts.isEmpty else { throw SQLNameError(name: "") }
-        for part in parts where part.isEmpty || part.utf8.count > 63 || part.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7F }) {
+        for part in parts
+        where part.isEmpty || part.utf8.count > 63 || part.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7F }) {
             throw SQLNameError(name: part)
         }
         self.parts = parts
@@ -102,7 +103,9 @@ public struct SQLName: Hashable, Sendable, ExpressibleByStringLiteral {
 public struct SQLNameError: Error, Hashable, CustomStringConvertible {
     public let name: String
 
-    public var description: String { "\"\(name.prefix(80))\" cannot be the name of a table or a column: it takes 1 to 63 bytes without control characters" }
+    public var description: String {
+        "\"\(name.prefix(80))\" cannot be the name of a table or a column: it takes 1 to 63 bytes without control characters"
+    }
 }
 
 /// Puts a statement together: text as it stands, names quoted, values bound.

@@ -78,7 +78,9 @@ public struct SQLTable: Sendable {
             return .execute(update) { updated in
                 if updated == 1 { return .done(.updated) }
                 guard updated == 0 else {
-                    throw SQLHelperError("\(name.parts.joined(separator: ".")): \(updated) rows have one key; undo the transaction, and give the table a unique key")
+                    throw SQLHelperError(
+                        "\(name.parts.joined(separator: ".")): \(updated) rows have one key; undo the transaction, and give the table a unique key"
+                    )
                 }
                 return .query(present) { rows in
                     if !rows.isEmpty { return .done(.updated) }

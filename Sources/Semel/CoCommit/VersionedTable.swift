@@ -22,7 +22,11 @@ public struct VersionedTable: Sendable {
         /// microseconds since 1970 in SQLite: a column that keeps less would make two versions one.
         case time(SQLName)
 
-        var column: SQLName { switch self { case .number(let name), .time(let name): name } }
+        var column: SQLName {
+            switch self {
+            case .number(let name), .time(let name): name
+            }
+        }
     }
 
     /// Which states may follow which.
@@ -46,7 +50,8 @@ public struct VersionedTable: Sendable {
 
     public init(_ table: SQLName, key: [SQLName], version: Version, states: States? = nil) throws(SQLHelperError) {
         guard !key.isEmpty, !key.contains(version.column), states?.column != version.column else {
-            throw SQLHelperError("\(table.parts.joined(separator: ".")): a versioned table needs key columns, and a version column of its own")
+            throw SQLHelperError(
+                "\(table.parts.joined(separator: ".")): a versioned table needs key columns, and a version column of its own")
         }
         self.table = table
         self.key = key
@@ -155,10 +160,14 @@ public struct VersionedTable: Sendable {
     }
 
     private func check(_ changes: [SQLName: SQLValue], _ values: [SQLValue]) throws(SQLHelperError) {
-        guard values.count == key.count else { throw SQLHelperError("\(name) has \(key.count) key columns, and \(values.count) values were given") }
+        guard values.count == key.count else {
+            throw SQLHelperError("\(name) has \(key.count) key columns, and \(values.count) values were given")
+        }
         let reserved = Set(key + [version.column] + (states.map { [$0.column] } ?? []))
         if let column = changes.keys.first(where: reserved.contains) {
-            throw SQLHelperError("\(name): \(column.parts.joined(separator: ".")) is the key, the version or the state, and is not changed like other columns")
+            throw SQLHelperError(
+                "\(name): \(column.parts.joined(separator: ".")) is the key, the version or the state, and is not changed like other columns"
+            )
         }
     }
 
@@ -205,7 +214,9 @@ public struct VersionedTable: Sendable {
     }
 
     private func nextVersion(after version: RowVersion, _ values: [SQLValue], _ dialect: SQLDialect) -> SQLDialogue<ChangeResult> {
-        if case .number = self.version, let number = version.value.integer { return .done(.changed(RowVersion(value: .integer(number + 1)))) }
+        if case .number = self.version, let number = version.value.integer {
+            return .done(.changed(RowVersion(value: .integer(number + 1))))
+        }
         return current(values, dialect) { row in
             guard let row else { throw notOne(0) }
             return .changed(row.version)
@@ -271,7 +282,8 @@ public enum ChangeResult: Hashable, Sendable {
         switch self {
         case .changed(let version): return version
         case .conflict: throw OptimisticLockFailure(reason: .conflict, message: "the row was changed by somebody else since it was read")
-        case .forbidden(let state): throw OptimisticLockFailure(reason: .forbidden, message: "the row's state is \(state), from which this change is not allowed")
+        case .forbidden(let state):
+            throw OptimisticLockFailure(reason: .forbidden, message: "the row's state is \(state), from which this change is not allowed")
         case .missing: throw OptimisticLockFailure(reason: .missing, message: "there is no such row")
         }
     }

@@ -34,7 +34,9 @@ struct MergedListing {
         var heads = pages.map { $0[...] }
         var taken = Array(repeating: 0, count: stores.count)
         var shown = 0
-        while shown < query.limit, let next = heads.indices.filter({ !heads[$0].isEmpty }).min(by: { heads[$0].first!.isBefore(heads[$1].first!) }) {
+        while shown < query.limit,
+            let next = heads.indices.filter({ !heads[$0].isEmpty }).min(by: { heads[$0].first!.isBefore(heads[$1].first!) })
+        {
             let operation = heads[next].removeFirst()
             taken[next] += 1
             if shows(next, operation) { shown += 1 }

@@ -25,7 +25,9 @@ struct BlockedBloomFilterTests {
         let strangers = max(Self.keys, 1_000_000)
         let wrong = (Self.keys..<Self.keys + strangers).count { filter.mayContain(number($0, stream: start)) }
         let measured = Double(wrong) / Double(strangers)
-        print("false positives: \(measured) measured, \(rate) asked for, \(filter.expectedRate(at: Self.keys)) expected; \(Double(filter.byteCount * 8) / Double(Self.keys)) bits a key, stream \(start)")
+        print(
+            "false positives: \(measured) measured, \(rate) asked for, \(filter.expectedRate(at: Self.keys)) expected; \(Double(filter.byteCount * 8) / Double(Self.keys)) bits a key, stream \(start)"
+        )
         #expect(measured <= 1.2 * rate)
         #expect(filter.expectedRate(at: Self.keys) <= rate * 1.001)
     }
@@ -116,7 +118,11 @@ struct ClockCacheTests {
         var generator = SystemRandomNumberGenerator()
         for _ in 0..<5000 {
             let key = Int.random(in: 0..<80, using: &generator)
-            if Bool.random(using: &generator) { cache.insert(key, for: key, cost: Int.random(in: 1...50, using: &generator)) } else { cache.remove(key) }
+            if Bool.random(using: &generator) {
+                cache.insert(key, for: key, cost: Int.random(in: 1...50, using: &generator))
+            } else {
+                cache.remove(key)
+            }
             #expect(cache.cost <= 400 && cache.count <= 50)
         }
         for key in 0..<80 { cache.remove(key) }

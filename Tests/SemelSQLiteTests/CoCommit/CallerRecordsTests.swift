@@ -24,7 +24,9 @@ struct CallerRecordsTests {
         _ amount: Int64, key: String, _ driver: OwnDriver, retention: Retention = .standard, then: () throws -> Void = {}
     ) async throws -> CallerRecords.Result<Int64> {
         try await driver.transaction { transaction in
-            try await records.once(key, in: Scope("tenant"), scene: "withdraw", payload: amount, retention: retention, inTransaction: transaction) {
+            try await records.once(
+                key, in: Scope("tenant"), scene: "withdraw", payload: amount, retention: retention, inTransaction: transaction
+            ) {
                 guard let balance = try transaction.integer("SELECT balance FROM account"), balance >= amount else {
                     _ = try transaction.run("UPDATE account SET balance = -1")
                     throw PermanentFailure(code: "no-funds", message: "too little")
@@ -42,7 +44,9 @@ struct CallerRecordsTests {
         guard case .performed(70, let receipt) = try await withdraw(30, key: "k", driver) else { return _ = Issue.record("it runs") }
         #expect(receipt.guarantee == .atomic && receipt.epoch > .zero)
         for _ in 0..<3 {
-            guard case .replayed(70, let again) = try await withdraw(30, key: "k", driver) else { return _ = Issue.record("it is replayed") }
+            guard case .replayed(70, let again) = try await withdraw(30, key: "k", driver) else {
+                return _ = Issue.record("it is replayed")
+            }
             #expect(again == receipt)
         }
         #expect(try driver.integer("SELECT balance FROM account") == 70)
@@ -60,11 +64,15 @@ struct CallerRecordsTests {
     @Test("keeps a permanent failure without the writes before it, and replays it")
     func permanentFailure() async throws {
         let driver = try open()
-        guard case .failed(let failure, isReplay: false) = try await withdraw(500, key: "k", driver) else { return _ = Issue.record("it fails") }
+        guard case .failed(let failure, isReplay: false) = try await withdraw(500, key: "k", driver) else {
+            return _ = Issue.record("it fails")
+        }
         #expect(failure.code == "no-funds")
         #expect(try driver.integer("SELECT balance FROM account") == 100)
         _ = try driver.run("UPDATE account SET balance = 1000")
-        guard case .failed(failure, isReplay: true) = try await withdraw(500, key: "k", driver) else { return _ = Issue.record("it is replayed") }
+        guard case .failed(failure, isReplay: true) = try await withdraw(500, key: "k", driver) else {
+            return _ = Issue.record("it is replayed")
+        }
     }
 
     @Test("refuses the key for another payload (H25), and after its outcome has expired (H22)")
@@ -86,7 +94,9 @@ struct CallerRecordsTests {
         let brief = Retention(response: .milliseconds(1), key: .milliseconds(1))
         var last = Epoch.zero
         for round in 0..<3 {
-            guard case .performed(_, let receipt) = try await withdraw(10, key: "k", driver, retention: brief) else { return _ = Issue.record("it runs") }
+            guard case .performed(_, let receipt) = try await withdraw(10, key: "k", driver, retention: brief) else {
+                return _ = Issue.record("it runs")
+            }
             #expect(receipt.epoch > last)
             last = receipt.epoch
             try await Task.sleep(for: .milliseconds(20))
@@ -139,7 +149,9 @@ struct CallerRecordsTests {
         forged.token = FencingToken(epoch: grant.token.epoch, owner: Owner(high: 0, low: 0))
         #expect(throws: SQLHelperError.self) { try records.complete(mine, forged, with: outcome("x")).run(in: driver) }
         try records.complete(mine, grant, with: outcome("x")).run(in: driver)
-        guard case .completed(let record) = try records.claim(request(key("k"), 7)).run(in: driver) else { return _ = Issue.record("it is completed") }
+        guard case .completed(let record) = try records.claim(request(key("k"), 7)).run(in: driver) else {
+            return _ = Issue.record("it is completed")
+        }
         #expect(record.outcome == outcome("x") && record.retention == .standard)
     }
 }

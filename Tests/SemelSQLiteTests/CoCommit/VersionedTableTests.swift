@@ -12,7 +12,9 @@ struct VersionedTableTests {
 
     private func open() throws -> OwnDriver {
         let driver = try OwnDriver(path: folder.database)
-        _ = try driver.run("CREATE TABLE IF NOT EXISTS orders (shop TEXT, id INTEGER, version INTEGER, changed INTEGER, state TEXT, total INTEGER, \"odd \"\"name\" TEXT, PRIMARY KEY (shop, id))")
+        _ = try driver.run(
+            "CREATE TABLE IF NOT EXISTS orders (shop TEXT, id INTEGER, version INTEGER, changed INTEGER, state TEXT, total INTEGER, \"odd \"\"name\" TEXT, PRIMARY KEY (shop, id))"
+        )
         _ = try driver.run("INSERT OR IGNORE INTO orders VALUES ('s', 1, 1, 1000, 'CREATED', 10, NULL)")
         return driver
     }
@@ -28,7 +30,9 @@ struct VersionedTableTests {
         let (driver, orders) = (try open(), try table())
         let row = try #require(try orders.read(["total"], key: key, in: .sqlite).run(in: driver))
         #expect(row.values == [10] && row.state == "CREATED")
-        guard case .changed(let second) = try orders.change(["total": 20, "odd \"name": "x"], key: key, from: row.version, in: .sqlite).run(in: driver)
+        guard
+            case .changed(let second) = try orders.change(["total": 20, "odd \"name": "x"], key: key, from: row.version, in: .sqlite).run(
+                in: driver)
         else { return _ = Issue.record("it is changed") }
         #expect(second != row.version)
         guard case .conflict(let now) = try orders.change(["total": 30], key: key, from: row.version, in: .sqlite).run(in: driver)
@@ -44,7 +48,9 @@ struct VersionedTableTests {
         var version = try #require(try orders.read([], key: key, in: .sqlite).run(in: driver)).version
         var last: Int64 = 0
         for round in 0..<200 {
-            guard case .changed(let next) = try orders.change(["total": .integer(Int64(round))], key: key, from: version, in: .sqlite).run(in: driver)
+            guard
+                case .changed(let next) = try orders.change(["total": .integer(Int64(round))], key: key, from: version, in: .sqlite).run(
+                    in: driver)
             else { return _ = Issue.record("it is changed") }
             #expect(next.value.integer! > last)
             last = next.value.integer!
@@ -53,7 +59,9 @@ struct VersionedTableTests {
         #expect(last > 1_600_000_000_000_000, "it is a time")
         _ = try driver.run("UPDATE orders SET changed = 9000000000000000")
         let ahead = try #require(try orders.read([], key: key, in: .sqlite).run(in: driver)).version
-        #expect(try orders.change(["total": 1], key: key, from: ahead, in: .sqlite).run(in: driver) == .changed(RowVersion(value: 9_000_000_000_000_001)))
+        #expect(
+            try orders.change(["total": 1], key: key, from: ahead, in: .sqlite).run(in: driver)
+                == .changed(RowVersion(value: 9_000_000_000_000_001)))
     }
 
     @Test("checks the allowed change of state in the same statement")
@@ -64,7 +72,7 @@ struct VersionedTableTests {
         #expect(try orders.move(to: "CREATED", key: key, from: version, in: .sqlite).run(in: driver) == .forbidden(from: "CREATED"))
         for state in ["PAID", "SHIPPED", "COMPLETED", "REFUNDED"] {
             // Somebody else may write between any two statements of ours, and still nothing comes between check and write.
-            driver.beforeStatement = { #expect(!$0.text.hasPrefix("UPDATE") || $0.text.contains("IN (") ) }
+            driver.beforeStatement = { #expect(!$0.text.hasPrefix("UPDATE") || $0.text.contains("IN (")) }
             version = try orders.move(to: state, key: key, from: version, in: .sqlite).run(in: driver).get()
         }
         #expect(try orders.move(to: "PAID", key: key, from: version, in: .sqlite).run(in: driver) == .forbidden(from: "REFUNDED"))
@@ -102,7 +110,9 @@ struct VersionedTableTests {
         #expect(try driver.query(SQLStatement(text: "SELECT note FROM \(name.quoted(in: .sqlite))")) == [[note]])
         #expect(try driver.integer("SELECT count(*) FROM orders") == 1)
         for (dialect, placeholder) in [(SQLDialect.sqlite, "?2"), (.postgres, "$2"), (.mysql, "?")] {
-            guard case .execute(let statement, _) = try table.insertUnlessThere(["id": 1, "note": note], in: dialect) else { return _ = Issue.record("an insert") }
+            guard case .execute(let statement, _) = try table.insertUnlessThere(["id": 1, "note": note], in: dialect) else {
+                return _ = Issue.record("an insert")
+            }
             #expect(statement.values == [1, note] && statement.text.contains(placeholder) && !statement.text.contains("'"))
         }
     }
@@ -114,8 +124,12 @@ struct VersionedTableTests {
         let people = try SQLTable("person", key: ["name"])
         #expect(try people.insertUnlessThere(["name": "a", "mail": "a@x", "age": 1], in: .sqlite).run(in: driver) == .inserted)
         #expect(try people.insertUnlessThere(["name": "a", "mail": "b@x", "age": 2], in: .sqlite).run(in: driver) == .existed)
-        #expect(throws: SQLiteError.self) { try people.insertUnlessThere(["name": "b", "mail": "a@x", "age": 1], in: .sqlite).run(in: driver) }
-        #expect(throws: SQLiteError.self) { try people.insertUnlessThere(["name": "c", "mail": "c@x", "age": 0], in: .sqlite).run(in: driver) }
+        #expect(throws: SQLiteError.self) {
+            try people.insertUnlessThere(["name": "b", "mail": "a@x", "age": 1], in: .sqlite).run(in: driver)
+        }
+        #expect(throws: SQLiteError.self) {
+            try people.insertUnlessThere(["name": "c", "mail": "c@x", "age": 0], in: .sqlite).run(in: driver)
+        }
         #expect(throws: SQLHelperError.self) { try people.insertUnlessThere(["name": nil, "age": 1], in: .sqlite) }
 
         #expect(try people.upsert(["name": "d", "mail": "d@x", "age": 4], in: .sqlite).run(in: driver) == .inserted)
@@ -153,8 +167,10 @@ struct VersionedTableTests {
                             if attempt > 1 { conflicts.withLock { $0 += 1 } }
                             let row = try await orders.read(["total"], key: key, in: .sqlite).run(in: driver)!
                             await Task.yield()
-                            return try await orders.change(["total": .integer(row.values[0].integer! + 1)], key: key, from: row.version, in: .sqlite)
-                                .run(in: driver).get()
+                            return try await orders.change(
+                                ["total": .integer(row.values[0].integer! + 1)], key: key, from: row.version, in: .sqlite
+                            )
+                            .run(in: driver).get()
                         }
                     }
                 }
@@ -172,7 +188,8 @@ struct VersionedTableTests {
         let metrics = CountingFactory()
         let retry = OptimisticRetry(
             "pay", schedule: try .init(from: .nanoseconds(1), upTo: .nanoseconds(1), attempts: 3, deadline: nil),
-            metrics: SemelMetrics(factory: metrics)) { $0 is Deadlock }
+            metrics: SemelMetrics(factory: metrics)
+        ) { $0 is Deadlock }
         var attempts = 0
         let exhausted = await #expect(throws: OptimisticLockFailure.self) {
             try await retry.run { _ in
@@ -182,9 +199,13 @@ struct VersionedTableTests {
             }
         }
         #expect(exhausted?.reason == .exhausted && attempts == 3)
-        let forbidden = await #expect(throws: OptimisticLockFailure.self) { try await retry.run { _ in try ChangeResult.forbidden(from: "PAID").get() } }
+        let forbidden = await #expect(throws: OptimisticLockFailure.self) {
+            try await retry.run { _ in try ChangeResult.forbidden(from: "PAID").get() }
+        }
         #expect(forbidden?.reason == .forbidden)
-        let counts = ["conflict", "database", "exhausted", "forbidden"].map { metrics.count("semel_optimistic_lock_failures_total", ["pay", $0]) }
+        let counts = ["conflict", "database", "exhausted", "forbidden"].map {
+            metrics.count("semel_optimistic_lock_failures_total", ["pay", $0])
+        }
         #expect(counts == [2, 1, 1, 1])
     }
 
@@ -198,7 +219,11 @@ struct VersionedTableInStoreTests {
         let folder = TemporaryFolder()
         let store = try await SQLiteStore(
             path: folder.database,
-            configuration: .init(reserve: 1 << 20, migrations: ["CREATE TABLE stock (id INTEGER PRIMARY KEY, available INTEGER, version INTEGER); INSERT INTO stock VALUES (1, 10, 1)"]))
+            configuration: .init(
+                reserve: 1 << 20,
+                migrations: [
+                    "CREATE TABLE stock (id INTEGER PRIMARY KEY, available INTEGER, version INTEGER); INSERT INTO stock VALUES (1, 10, 1)"
+                ]))
         let stock = try VersionedTable("stock", key: ["id"], version: .number("version"))
         let scene = try Operations(store: store).scene(Policy(scene: "reserve", effect: .localTransaction, minimum: .atomic))
         for _ in 0..<2 {

@@ -29,7 +29,8 @@ struct LayerLawsSQLiteTests {
         case .fallbackWithoutPrimary:
             let primary = InterruptibleStore(stores[0])
             primary.set(.down)
-            let fallback = try await Fallback(primary: primary, second: stores[1], configuration: .init(failures: 1, probe: .seconds(1_000_000)))
+            let fallback = try await Fallback(
+                primary: primary, second: stores[1], configuration: .init(failures: 1, probe: .seconds(1_000_000)))
             // The first call finds out that the primary is away.
             await #expect(throws: StoreError.self) { try await fallback.record(of: .sample("nobody's", in: Scope("found out"))) }
             return fallback

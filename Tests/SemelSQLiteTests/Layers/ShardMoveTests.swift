@@ -44,12 +44,15 @@ struct ShardMoveTests {
                         let owner = Owner(high: UInt64(worker), low: generator.next())
                         let result = try await sharded.claim(
                             ClaimRequest(
-                                id: id, fingerprint: Fingerprint(of: Array("a".utf8)), owner: owner, lease: .seconds(600), onLapse: .uncertain, policy: policy))
+                                id: id, fingerprint: Fingerprint(of: Array("a".utf8)), owner: owner, lease: .seconds(600),
+                                onLapse: .uncertain, policy: policy))
                         claims.withLock { $0 += 1 }
                         switch result {
                         case .granted(let grant):
                             let former = grants.withLock { $0.updateValue(grant.token.epoch.rawValue, forKey: number) }
-                            if let former { wrong.withLock { $0.append("order \(number) was granted at \(former) and at \(grant.token.epoch)") } }
+                            if let former {
+                                wrong.withLock { $0.append("order \(number) was granted at \(former) and at \(grant.token.epoch)") }
+                            }
                             let said = outcome("\(grant.token.epoch)")
                             if try await sharded.apply(.complete(said), to: id, token: grant.token) != .applied {
                                 wrong.withLock { $0.append("the holder of order \(number) was superseded") }
@@ -81,7 +84,9 @@ struct ShardMoveTests {
         let total = claims.withLock { $0 }
         let rate = Double(total) / Self.seconds
         let longest = frozen.withLock { $0.max() ?? .zero }
-        print("shards: \(total) claims (\(Int(rate)) a second), \(grants.withLock { $0.count }) granted, \(frozen.withLock { $0.count }) moves, frozen for \(longest) at most, map of epoch \(sharded.map.epoch)")
+        print(
+            "shards: \(total) claims (\(Int(rate)) a second), \(grants.withLock { $0.count }) granted, \(frozen.withLock { $0.count }) moves, frozen for \(longest) at most, map of epoch \(sharded.map.epoch)"
+        )
         #expect(wrong.withLock { Array($0.prefix(5)) } == [])
         #expect(sharded.map.epoch >= 5 && total > 1000)
 

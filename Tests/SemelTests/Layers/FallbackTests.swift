@@ -21,7 +21,8 @@ struct FallbackTests {
         let phases = phases
         return try await Fallback(
             primary: primary, second: second,
-            configuration: .init(failures: failures, probe: .seconds(3600), heldKeys: held, onChange: { phase in phases.withLock { $0.append(phase) } }))
+            configuration: .init(
+                failures: failures, probe: .seconds(3600), heldKeys: held, onChange: { phase in phases.withLock { $0.append(phase) } }))
     }
 
     private func request(_ key: String, owner: Owner = .ada, payload: String = "payload") -> ClaimRequest {
@@ -52,7 +53,9 @@ struct FallbackTests {
         let store = try await fallback()
         guard case .forgetful(let why) = store.capabilities.durability else { return _ = Issue.record("it is called durable") }
         #expect(why.contains("first") && why.contains("other") && !store.capabilities.isTransactional)
-        #expect(throws: PolicyError.self) { try Operations(store: store).scene(Policy(scene: "pay", effect: .unknown, minimum: .atMostOnce)) }
+        #expect(throws: PolicyError.self) {
+            try Operations(store: store).scene(Policy(scene: "pay", effect: .unknown, minimum: .atMostOnce))
+        }
         let scene = try Operations(store: store).scene(Policy(scene: "pay", effect: .deduplicates(keeps: .seconds(1_000_000))))
         #expect(scene.guarantee == .deduplicatedByTarget)
     }
@@ -81,7 +84,9 @@ struct FallbackTests {
         primary.set(.down)
         _ = try await grant("new", in: store)
         for key in ["running", "finished", "indeterminate"] { #expect(await refusal(store, key) == .unavailable) }
-        let late = await #expect(throws: StoreError.self) { try await store.apply(.complete(.sample()), to: .sample("running"), token: running) }
+        let late = await #expect(throws: StoreError.self) {
+            try await store.apply(.complete(.sample()), to: .sample("running"), token: running)
+        }
         #expect(late?.code == .unavailable)
         #expect(try await second.base.operations(OperationQuery()).operations.map(\.id) == [.sample("new")])
 
@@ -104,7 +109,9 @@ struct FallbackTests {
         #expect(try await store.apply(.release, to: .sample("freed"), token: freed) == .applied)
 
         primary.set(.up)
-        #expect(try await store.claim(request("done", owner: .ben)).replayed == .sample("of the second"), "it stays the second's until it is merged")
+        #expect(
+            try await store.claim(request("done", owner: .ben)).replayed == .sample("of the second"),
+            "it stays the second's until it is merged")
         await store.tend()
         #expect(store.phase == .merging(1), "what runs there ends there")
         #expect(await store.health().detail.contains("1 keys"))
@@ -113,8 +120,11 @@ struct FallbackTests {
         #expect(try await primary.base.record(of: .sample("lost"))?.state == .uncertain)
         #expect(try await store.claim(request("running", owner: .ben)).isInProgress)
         #expect(try await store.claim(request("freed", owner: .ben)).isGranted)
-        #expect(try await store.operations(OperationQuery()).operations.map(\.id.key.text).sorted() == ["done", "freed", "lost", "running"])
-        #expect(try await store.apply(.complete(.sample("known after all")), to: .sample("lost"), token: lost) == .applied, "a late owner is heard")
+        #expect(
+            try await store.operations(OperationQuery()).operations.map(\.id.key.text).sorted() == ["done", "freed", "lost", "running"])
+        #expect(
+            try await store.apply(.complete(.sample("known after all")), to: .sample("lost"), token: lost) == .applied,
+            "a late owner is heard")
 
         #expect(try await store.apply(.complete(.sample("ran")), to: .sample("running"), token: running) == .applied)
         await store.tend()

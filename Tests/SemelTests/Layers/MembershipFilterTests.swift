@@ -5,7 +5,8 @@ import Testing
 @Suite("The membership filter")
 struct MembershipFilterTests {
     private func request(_ key: String, owner: Owner = .ada) -> ClaimRequest {
-        ClaimRequest(id: .sample(key), fingerprint: .sample("payload"), owner: owner, lease: .seconds(30), onLapse: .uncertain, policy: .sample)
+        ClaimRequest(
+            id: .sample(key), fingerprint: .sample("payload"), owner: owner, lease: .seconds(30), onLapse: .uncertain, policy: .sample)
     }
 
     @Test("skips the read of new keys and reads those that are repeated, in one process and after it was saved and restored")
@@ -13,7 +14,9 @@ struct MembershipFilterTests {
         let base = MemoryStore()
         let filter = MembershipFilter(base, capacity: 1000)
         for number in 0..<200 {
-            guard case .granted(let grant) = try await filter.claim(request("\(number)")) else { return _ = Issue.record("a new key is granted") }
+            guard case .granted(let grant) = try await filter.claim(request("\(number)")) else {
+                return _ = Issue.record("a new key is granted")
+            }
             #expect(try await filter.apply(.complete(.sample()), to: .sample("\(number)"), token: grant.token) == .applied)
         }
         #expect(filter.readCounts.skipped >= 195)

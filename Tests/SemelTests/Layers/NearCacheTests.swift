@@ -44,7 +44,9 @@ struct NearCacheTests {
             try await finish(key, through: cache, body: key)
             _ = try await cache.claim(request(key))
         }
-        let answers = try await cache.claim([request("b"), request("new"), request("a"), request("b", payload: "another"), request("new", owner: .ben)])
+        let answers = try await cache.claim([
+            request("b"), request("new"), request("a"), request("b", payload: "another"), request("new", owner: .ben),
+        ])
         #expect(answers[0].replayed == .sample("b") && answers[2].replayed == .sample("a"))
         #expect(answers[1].isGranted && answers[3] == .mismatch && answers[4].isInProgress)
     }

@@ -23,7 +23,9 @@ struct ShardedTests {
         let results = try await sharded.claim((0..<400).map { request("\($0)") })
         #expect(results.allSatisfy { $0.isGranted })
         for (name, store) in stores {
-            let count = try await store.operations(OperationQuery(limit: 1000)).operations.count { $0.id.scope == Scope("tenant", "subject") }
+            let count = try await store.operations(OperationQuery(limit: 1000)).operations.count {
+                $0.id.scope == Scope("tenant", "subject")
+            }
             #expect((60...140).contains(count), "\(name) has \(count)")
         }
         let again = try await Sharded(Array(stores.reversed()), home: "a")
@@ -64,7 +66,8 @@ struct ShardedTests {
             guard case .granted(let grant) = try await sharded.claim(request("\(number)")) else { return _ = Issue.record("a new key") }
             tokens["\(number)"] = grant.token
             switch number % 4 {
-            case 0: #expect(try await sharded.apply(.complete(.sample("\(number)")), to: .sample("\(number)"), token: grant.token) == .applied)
+            case 0:
+                #expect(try await sharded.apply(.complete(.sample("\(number)")), to: .sample("\(number)"), token: grant.token) == .applied)
             case 1: #expect(try await sharded.apply(.suspend(reason: "lost"), to: .sample("\(number)"), token: grant.token) == .applied)
             default: break
             }
@@ -76,9 +79,10 @@ struct ShardedTests {
         #expect(report.epoch == 2 && report.leftovers == nil && report.records >= 100)
         let after = try await opened.operations(OperationQuery(limit: 1000)).operations
         #expect(Set(after) == Set(before), "records, times, epochs and nonces are as they were")
-        #expect(try await stores[0].store.operations(OperationQuery(limit: 1000)).operations.allSatisfy {
-            $0.id.scope != Scope("tenant", "subject") || ShardMap.slot(of: $0.id) >= 512
-        })
+        #expect(
+            try await stores[0].store.operations(OperationQuery(limit: 1000)).operations.allSatisfy {
+                $0.id.scope != Scope("tenant", "subject") || ShardMap.slot(of: $0.id) >= 512
+            })
         for number in 0..<300 {
             let (id, token) = (OperationID.sample("\(number)"), tokens["\(number)"]!)
             if number % 4 == 0 {

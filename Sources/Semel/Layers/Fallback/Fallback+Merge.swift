@@ -87,13 +87,15 @@ extension Fallback {
         let request = ClaimRequest(
             id: id, fingerprint: record.fingerprint, owner: record.owner, lease: .seconds(30), onLapse: record.onLapse, policy: policy,
             mode: record.mode, retention: record.retention, traceID: record.traceID, parent: record.parent)
-        let (outcome, retention) = record.outcome.map { ($0, record.retention) }
+        let (outcome, retention) =
+            record.outcome.map { ($0, record.retention) }
             // Its outcome has expired and only the fact remains.
             ?? (.unknownButApplied, Retention(response: .zero, key: record.retention.key))
         switch try await primary.claim(request) {
         case .granted(let grant):
             let change: Transition.Change =
-                record.state == .completed ? .complete(outcome, retention: retention) : .suspend(reason: record.reason ?? RecordMachine.Reason.lapsed)
+                record.state == .completed
+                ? .complete(outcome, retention: retention) : .suspend(reason: record.reason ?? RecordMachine.Reason.lapsed)
             guard try await primary.apply(change, to: id, token: grant.token) == .applied else { return false }
             if record.state == .uncertain { state.withLock { $0.renamed.insert(grant.token, for: record.token) } }
         case .completed(let other):

@@ -142,7 +142,8 @@ public final class Fallback: OperationStore {
         let (first, other) = (primary.capabilities.engine, second.capabilities.engine)
         return StoreCapabilities(
             engine: "\(first), or \(other)",
-            durability: .forgetful("while the \(first) store is away, the \(other) store decides without its records"), isTransactional: false)
+            durability: .forgetful("while the \(first) store is away, the \(other) store decides without its records"),
+            isTransactional: false)
     }
 
     public var phase: Phase { state.withLock { $0.phase } }
@@ -155,7 +156,9 @@ public final class Fallback: OperationStore {
     public func claim(_ requests: [ClaimRequest]) async throws(StoreError) -> [ClaimResult] {
         try await batch(requests, id: { $0.id }, mayHold: true) { store, part throws(StoreError) in
             try await store.claim(part)
-        } learn: { result, _ in result.tellsOfRecord }
+        } learn: { result, _ in
+            result.tellsOfRecord
+        }
     }
 
     public func apply(_ transitions: [Transition]) async throws(StoreError) -> [TransitionResult] {
@@ -167,7 +170,9 @@ public final class Fallback: OperationStore {
         }
         return try await batch(transitions, id: { $0.id }, mayHold: false) { store, part throws(StoreError) in
             try await store.apply(part)
-        } learn: { _, _ in true }
+        } learn: { _, _ in
+            true
+        }
     }
 
     /// Sends each item to the store that decides about its key. The primary's part first: when the primary turns out to be
@@ -208,7 +213,9 @@ public final class Fallback: OperationStore {
             await gate.enter(places)
             defer { gate.leave(places) }
             // Some may have been merged while this waited for it.
-            guard state.withLock({ state in ids.allSatisfy { state.held.contains($0) || route($0, in: state) == .second } }) else { continue }
+            guard state.withLock({ state in ids.allSatisfy { state.held.contains($0) || route($0, in: state) == .second } }) else {
+                continue
+            }
             let results = try await call(second, secondPart.map { items[$0] })
             for (index, result) in zip(secondPart, results) { answers[index] = result }
             break
@@ -232,7 +239,9 @@ public final class Fallback: OperationStore {
             if mayHold, !new.isEmpty {
                 guard state.held.count + new.count <= configuration.heldKeys else {
                     throw StoreError(
-                        .full, "the second store decides about \(state.held.count) keys, as many as it may while the primary is away; bring the primary back")
+                        .full,
+                        "the second store decides about \(state.held.count) keys, as many as it may while the primary is away; bring the primary back"
+                    )
                 }
                 state.held.formUnion(new)
             }
@@ -250,7 +259,8 @@ public final class Fallback: OperationStore {
 
     private func refusal(_ id: OperationID, in state: State) -> StoreError {
         guard case .degraded(let why) = state.phase else { return StoreError(.unavailable, "the primary store is away") }
-        return StoreError(.unavailable, "\(OperationReference(id)) is the primary store's to decide, which is away (\(why)): try again when it is back")
+        return StoreError(
+            .unavailable, "\(OperationReference(id)) is the primary store's to decide, which is away (\(why)): try again when it is back")
     }
 
     private func answered(_ ids: [OperationID], in state: inout State) {

@@ -135,7 +135,8 @@ public final class NearCache<Base: OperationStore>: StoreLayer {
 
     private func keep(_ record: Record, of id: OperationID, sentAt local: Timestamp, _ generation: Int, in state: inout State) {
         guard record.state == .completed, record.outcome != nil, generation == state.generation, state.anchor != nil else { return }
-        state.entries.insert(Entry(record: record, fetchedAt: local), for: id, cost: record.cost + id.scope.bytes.count + id.key.bytes.count)
+        state.entries.insert(
+            Entry(record: record, fetchedAt: local), for: id, cost: record.cost + id.scope.bytes.count + id.key.bytes.count)
     }
 
     private func drop(_ id: OperationID) {

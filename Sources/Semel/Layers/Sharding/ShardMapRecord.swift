@@ -21,7 +21,9 @@ struct ShardMapRecord {
         while true {
             guard let record = try await home.record(of: Self.id((found?.epoch ?? 0) + 1)), record.state == .completed else { return found }
             guard let outcome = record.outcome, case .kept(let bytes) = outcome.body else {
-                throw StoreError(.damaged, "the shard map of epoch \((found?.epoch ?? 0) + 1) has lost its content; restore the home shard from a backup")
+                throw StoreError(
+                    .damaged, "the shard map of epoch \((found?.epoch ?? 0) + 1) has lost its content; restore the home shard from a backup"
+                )
             }
             found = try ShardMap(decoding: bytes)
         }
@@ -51,7 +53,7 @@ struct ShardMapRecord {
     /// A lost answer is found out by saying the same again.
     private func repeating<Value>(_ body: () async throws(StoreError) -> Value) async throws(StoreError) -> Value {
         for _ in 0..<3 {
-            do throws(StoreError) { return try await body() } catch where error.code == .indeterminate {}
+            do throws(StoreError) { return try await body() } catch  where error.code == .indeterminate {}
         }
         return try await body()
     }

@@ -70,7 +70,8 @@ extension Sharded where Shard: RelocatableStore {
             try await mapRecord.publish(next)
         } catch {
             if error.code == .indeterminate || error.code == .inUse {
-                let why = StoreError(.stopped, "it is not known which shard map holds (\(error.message)): open the shards anew", underlying: error)
+                let why = StoreError(
+                    .stopped, "it is not known which shard map holds (\(error.message)): open the shards anew", underlying: error)
                 state.withLock { $0.stopped = why }
             }
             throw error

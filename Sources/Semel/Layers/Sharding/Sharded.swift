@@ -58,7 +58,9 @@ public final class Sharded<Shard: OperationStore>: OperationStore {
         guard let homeStore = shards.first(where: { $0.name == home })?.store, Set(names).count == names.count,
             names.count <= ShardMap.slotCount
         else {
-            throw StoreError(.misconfigured, "the shards \(names.joined(separator: ", ")) must have names of their own, and the home shard \(home) must be one of them")
+            throw StoreError(
+                .misconfigured,
+                "the shards \(names.joined(separator: ", ")) must have names of their own, and the home shard \(home) must be one of them")
         }
         mapRecord = ShardMapRecord(home: homeStore, environment: environment)
         var map = try await mapRecord.newest()
@@ -70,7 +72,9 @@ public final class Sharded<Shard: OperationStore>: OperationStore {
         guard let map else { throw StoreError(.damaged, "there is no shard map in \(home)") }
         let missing = map.shards.filter { !names.contains($0) && !map.slots(of: $0).isEmpty }
         guard missing.isEmpty else {
-            throw StoreError(.misconfigured, "the map of epoch \(map.epoch) has keys in the shards \(missing.joined(separator: ", ")), which were not given: add them")
+            throw StoreError(
+                .misconfigured,
+                "the map of epoch \(map.epoch) has keys in the shards \(missing.joined(separator: ", ")), which were not given: add them")
         }
         let owners = Self.owners(in: map, names)
         var live = LiveKeys()
@@ -284,7 +288,8 @@ public final class Sharded<Shard: OperationStore>: OperationStore {
         }
         return StoreHealth(
             isReady: problems.isEmpty,
-            detail: problems.isEmpty ? "\(shards.count) shards, map of epoch \(map.epoch)" : problems.joined(separator: "; "), liveRecords: live)
+            detail: problems.isEmpty ? "\(shards.count) shards, map of epoch \(map.epoch)" : problems.joined(separator: "; "),
+            liveRecords: live)
     }
 
     // MARK: Routing
@@ -328,7 +333,9 @@ public final class Sharded<Shard: OperationStore>: OperationStore {
             for (owner, indices) in parts {
                 let (shard, part) = (shards[owner], indices.map { items[$0] })
                 group.addTask {
-                    do throws(StoreError) { return (owner, .success(try await call(shard, part))) } catch { return (owner, .failure(error)) }
+                    do throws(StoreError) { return (owner, .success(try await call(shard, part))) } catch {
+                        return (owner, .failure(error))
+                    }
                 }
             }
             return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
@@ -344,7 +351,8 @@ public final class Sharded<Shard: OperationStore>: OperationStore {
         guard let (owner, error) = failures.min(by: { $0.0 < $1.0 }) else { return answers.compactMap(\.self) }
         // Where every shard says that nothing happened, nothing did.
         guard failures.count < results.count || failures.contains(where: { $0.1.code == .indeterminate }) else { throw error }
-        throw StoreError(.indeterminate, "a part of the batch was done, and shard \(names[owner]) says: \(error.message)", underlying: error)
+        throw StoreError(
+            .indeterminate, "a part of the batch was done, and shard \(names[owner]) says: \(error.message)", underlying: error)
     }
 
     private static func forEachLive(

@@ -101,7 +101,9 @@ public final class TimeWindowSet<Base: OperationStore>: StoreLayer {
             case .inProgress(let lease): entries[index] = .taken(lease)
             case .completed, .expired: entries[index] = .repeated
             case .uncertain, .mismatch, .tooManyKeys, .unreadable:
-                throw StoreError(.refused, "\(OperationReference(ids[index])) cannot be entered: its record is of another use of the key, or cannot be read")
+                throw StoreError(
+                    .refused,
+                    "\(OperationReference(ids[index])) cannot be entered: its record is of another use of the key, or cannot be read")
             }
         }
         return entries.compactMap(\.self)
