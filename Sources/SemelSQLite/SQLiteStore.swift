@@ -91,7 +91,7 @@ public final class SQLiteStore: TransactionalStore {
         var position: Engine.ListPosition? = Engine.ListPosition()
         if let cursor = query.cursor {
             guard let start = Engine.ListPosition(cursor) else {
-                return OperationPage(operations: [], cursor: nil, now: .distantPast)
+                throw StoreError(.refused, "the cursor \"\(cursor)\" is none that a page of this store ended with; begin without one")
             }
             position = start
         }

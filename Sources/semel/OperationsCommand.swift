@@ -48,7 +48,7 @@ struct OperationsCommand: AsyncParsableCommand {
                 let state = operation.text("state")
                 table.add(
                     .init(operation.text("operation")), .init(operation.text("scene")), .init(state, state == "uncertain" ? .yellow : nil),
-                    .init(operation["age_ms"]?.integer.map { DurationText.format(.seconds($0 / 1000)) } ?? "-"), .init(operation.text("attempt")),
+                    .init(operation["age_ms"]?.integer.map { $0 < 1000 ? "<1s" : DurationText.format(.seconds($0 / 1000)) } ?? "-"), .init(operation.text("attempt")),
                     .init((operation["scope"]?.array ?? []).compactMap(\.string).joined(separator: "/")), .init(operation.text("key")), .init(operation.text("reason")))
             }
             terminal.write(table.text(terminal))

@@ -261,6 +261,19 @@ struct OpeningTests {
         await again.close()
     }
 
+    @Test("a file that is removed or replaced under the store stops it: nothing is acknowledged into a file nobody will find", arguments: [true, false])
+    func moved(isReplaced: Bool) async throws {
+        let store = try await SQLiteStore(path: folder.database)
+        try await store.finish(key("before"))
+        if isReplaced { try FileManager.default.copyItem(atPath: folder.database, toPath: folder.database + ".copy") }
+        try FileManager.default.removeItem(atPath: folder.database)
+        if isReplaced { try FileManager.default.moveItem(atPath: folder.database + ".copy", toPath: folder.database) }
+        let refused = await #expect(throws: StoreError.self) { _ = try await store.claim(request(key("after"))) }
+        #expect(refused?.message.contains("removed or replaced") == true, "\(String(describing: refused))")
+        #expect(await store.health().isReady == false)
+        await store.close()
+    }
+
     @Test("a newer schema is refused and left as it is")
     func newerSchema() async throws {
         try await prepare(keys: 1)

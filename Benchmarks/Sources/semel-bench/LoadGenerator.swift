@@ -22,7 +22,7 @@ struct LoadGenerator {
     var server = ProcessInfo.processInfo.processIdentifier
     /// Short, and the rounds many: what else the machine does then meets the two sides of a ratio alike.
     static let rounds = 15
-    private static let seconds = 1
+    var seconds = 1
     var connections = 64
 
     /// POSTs a small JSON body to `path`. Every answer must be a success.
@@ -43,7 +43,7 @@ struct LoadGenerator {
         // A key that is replayed has run once before: alone, because others would be told that it runs.
         if keys == .replayed, round == 0 { _ = try await run(["-t1", "-c1", "-d1s", "-s", script, "http://127.0.0.1:\(port)"]) }
         let before = try processorSeconds()
-        let output = try await run(["-t1", "-c\(connections)", "-d\(Self.seconds)s", "-s", script, "http://127.0.0.1:\(port)"])
+        let output = try await run(["-t1", "-c\(connections)", "-d\(seconds)s", "-s", script, "http://127.0.0.1:\(port)"])
         let spent = try processorSeconds() - before
         guard !output.contains("Non-2xx"), !output.contains("Socket errors"),
             let rate = output.split(separator: "\n").first(where: { $0.hasPrefix("Requests/sec:") }).flatMap({ Double($0.split(separator: " ").last ?? "") }),

@@ -141,19 +141,13 @@ private struct Clients {
     static func send(_ count: Int, bodyLength: Int, to port: Int) async throws -> Clients {
         let answers = Locked((created: 0, other: 0))
         let body = ByteBuffer(repeating: 0x61, count: bodyLength)
-        let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).channelInitializer { channel in
-            channel.eventLoop.makeCompletedFuture {
-                try channel.pipeline.syncOperations.addHTTPClientHandlers()
-                try channel.pipeline.syncOperations.addHandler(Receiver(answers: answers))
-            }
-        }
         var channels: [any Channel] = []
         // So many at a time: a queue of connections that nobody has accepted has an end.
         for first in stride(from: 0, to: count, by: 200) {
             channels += try await withThrowingTaskGroup(of: (any Channel).self) { group in
                 for number in first..<min(first + 200, count) {
                     group.addTask {
-                        let channel = try await bootstrap.connect(host: "127.0.0.1", port: port).get()
+                        let channel = try await connect(to: port, answers)
                         let headers: HTTPHeaders = [
                             "Host": "127.0.0.1", "Idempotency-Key": "\"in-flight-\(number)\"", "Content-Type": "application/octet-stream",
                             "Content-Length": String(bodyLength),
@@ -169,6 +163,17 @@ private struct Clients {
             }
         }
         return Clients(channels: channels, answers: answers)
+    }
+
+    private static func connect(to port: Int, _ answers: Locked<(created: Int, other: Int)>) async throws -> any Channel {
+        try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHTTPClientHandlers()
+                    try channel.pipeline.syncOperations.addHandler(Receiver(answers: answers))
+                }
+            }
+            .connect(host: "127.0.0.1", port: port).get()
     }
 
     /// Waits until all are answered, and demands that all were answered with success.

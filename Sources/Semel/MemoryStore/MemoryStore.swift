@@ -139,7 +139,10 @@ public final class MemoryStore: OperationStore {
     // MARK: Operators
 
     public func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage {
-        state.withLock { state in
+        if let cursor = query.cursor, !StoredOperation.isPosition(cursor) {
+            throw StoreError(.refused, "the cursor \"\(cursor)\" is none that a page of this store ended with; begin without one")
+        }
+        return state.withLock { state in
             let now = state.now(on: clock)
             var found = state.operations.keys.compactMap { key -> StoredOperation? in
                 guard let operation = settle(key, at: now, in: &state) else { return nil }
@@ -273,6 +276,10 @@ public final class MemoryStore: OperationStore {
 
 extension StoredOperation {
     /// Sorts by last change, then by reference; also the cursor of a page.
+    fileprivate static func isPosition(_ text: String) -> Bool {
+        text.utf8.prefix(20).allSatisfy { (0x30...0x39).contains($0) } && OperationReference(text.dropFirst(20)) != nil
+    }
+
     fileprivate var position: String {
         let time = String(record.changedAt.microseconds)
         return String(repeating: "0", count: max(0, 20 - time.count)) + time + reference.description

@@ -118,7 +118,7 @@ struct HTTPAttempt: Sendable {
     }
 
     private func problem(_ problem: HTTPProblem) -> HTTPAnswer {
-        http.observer.observe(.rejected(problem.code), scene: http.scene, operation: attempt.id)
+        http.observer.observe(.rejected(problem.code, status: problem.status), scene: http.scene, operation: attempt.id)
         return problem.answer(pages: policy.problemPages)
     }
 

@@ -11,7 +11,7 @@ extension HTTPScene {
     }
 
     func reject(_ problem: HTTPProblem, _ id: OperationID?) -> HTTPAnswer {
-        observer.observe(.rejected(problem.code), scene: scene, operation: id)
+        observer.observe(.rejected(problem.code, status: problem.status), scene: scene, operation: id)
         return guaranteed(problem.answer(pages: policy.problemPages))
     }
 

@@ -19,7 +19,7 @@ public struct HTTPMetrics: HTTPObserver {
             metrics.ended(.lost)
             if attempt.end == .leaseLost { metrics.loseLease() }
         case .replayed: metrics.replay()
-        case .rejected(let code), .wouldReject(let code): metrics.reject(code.rawValue)
+        case .rejected(let code, _), .wouldReject(let code): metrics.reject(code.rawValue)
         case .wouldReplay: metrics.replay()
         case .degraded, .storeFailed: break
         }

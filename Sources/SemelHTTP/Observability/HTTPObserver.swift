@@ -18,7 +18,7 @@ public enum HTTPEvent: Sendable {
     /// The attempt was superseded or its end could not be recorded.
     case unrecorded(reason: String, Attempt)
     case replayed(status: Int)
-    case rejected(ProblemCode)
+    case rejected(ProblemCode, status: Int)
     /// `mode: observe`: enforcing would have rejected it.
     case wouldReject(ProblemCode)
     /// `mode: observe`: enforcing would have replayed it.

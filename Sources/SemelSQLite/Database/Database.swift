@@ -27,6 +27,12 @@ final class Database {
         walFrames.deallocate()
     }
 
+    /// Whether the file at the path is not the one that is open any more: it was removed, or another one was put there.
+    var hasMoved: Bool {
+        var moved: CInt = 0
+        return sqlite3_file_control(handle, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved != 0
+    }
+
     /// Runs one or more statements that return nothing of interest.
     func execute(_ sql: String) throws(SQLiteError) {
         try check(sqlite3_exec(handle, sql, nil, nil, nil))

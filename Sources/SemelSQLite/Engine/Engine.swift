@@ -204,6 +204,11 @@ final class Engine {
     }
 
     private func commit() throws {
+        // What is written to a file that nobody will find again is lost; and whoever opens the one in its place has its lock.
+        if database.hasMoved {
+            throw CommitError(
+                underlying: SQLiteError(code: SQLITE_READONLY | 4 << 8, message: "the file was removed or replaced while it was open"))
+        }
         guard isDirty else {
             try database.execute("COMMIT")
             finish(false)

@@ -42,7 +42,7 @@ struct Opening {
         guard !place.exists, place.hasWitness, configuration.recovery != .startNew else { return }
         throw StoreError(
             .damaged,
-            "\(place.path) is missing, and \(place.witness) says that there was one. Restore a backup to this path and start with recovery: acceptRestored; or, if every key may run again, start once with recovery: startNew")
+            "\(place.path) is missing, and \(place.witness) says that there was one. Restore a backup to this path and start with recovery: acceptRestored; or, if every key may run again, start once with recovery: startNew (semel serve --recovery …)")
     }
 
     /// A damaged database is set aside, and the store stays closed until somebody decides.
@@ -58,7 +58,7 @@ struct Opening {
         guard configuration.recovery == .startNew else {
             throw StoreError(
                 .damaged,
-                "\(place.path) is damaged (\(error.message)) and was set aside as \(aside). Restore a backup to this path and start with recovery: acceptRestored; or, if every key may run again, start once with recovery: startNew",
+                "\(place.path) is damaged (\(error.message)) and was set aside as \(aside). Restore a backup to this path and start with recovery: acceptRestored; or, if every key may run again, start once with recovery: startNew (semel serve --recovery …)",
                 underlying: error)
         }
         return try openDatabase()
@@ -136,7 +136,7 @@ struct Opening {
                 return Schema.State(file: file, incarnation: Incarnation(rawValue: 0), seen: clock.now().retention, epoch: .zero)
             }
             // Begun anew by decision: whatever the lost one knew, later epochs are higher than any it gave.
-            try decide(.startNew, "is empty, and \(place.witness) says that there was a database with records")
+            try decide(.startNew, "is empty, and \(place.witness) says that there was a database with records; a database that was copied while it was open, or after a crash, needs its log \(place.path)-wal too")
             return Schema.State(
                 file: file, incarnation: try next(witness?.incarnation ?? Incarnation(rawValue: 0)),
                 seen: max(clock.now().retention, witness?.seen ?? .distantPast), epoch: witness?.epoch ?? .zero)
@@ -179,7 +179,7 @@ struct Opening {
         _ recovery: SQLiteStore.Configuration.Recovery, _ finding: String, _ code: StoreError.Code = .damaged
     ) throws {
         guard configuration.recovery == recovery else {
-            throw StoreError(code, "\(place.path) \(finding). If that is as it should be, start once with recovery: \(recovery)")
+            throw StoreError(code, "\(place.path) \(finding). If that is as it should be, start once with recovery: \(recovery) (semel serve --recovery \(recovery))")
         }
     }
 

@@ -25,7 +25,7 @@ package final class ConfigurationReader {
             contents = try FileContents.read(file, limit: YAMLConfiguration.sizeLimit)
         } catch {
             let diagnostic = ConfigurationDiagnostic(
-                severity: .mistake, place: .file(file), path: "", problem: error.problem, remedy: "name a readable configuration file with --config")
+                severity: .mistake, place: .file(file), path: "", problem: error.problem, remedy: "name a readable configuration file")
             return ConfigurationReading(configuration: nil, diagnostics: [diagnostic])
         }
         guard let text = String(validating: contents, as: UTF8.self) else {

@@ -1,6 +1,7 @@
 package import Logging
 internal import Semel
 internal import SemelCore
+internal import SemelHTTP
 internal import ServiceLifecycle
 internal import UnixSignals
 
@@ -17,6 +18,8 @@ package final class ConfigurationSource: Service {
         var subscribers: [Subscriber] = []
         /// What the file held when it was read last. Its time would not tell two changes within one tick apart.
         var contents: [UInt8]?
+        /// What it held at the last look, when that was something else.
+        var changing: [UInt8]?
     }
 
     private let file: String
@@ -71,14 +74,25 @@ package final class ConfigurationSource: Service {
         }
     }
 
-    /// Reads the file again if it does not hold what it held.
+    /// Reads the file again if it does not hold what it held, and held the same at the look before: whoever is still writing
+    /// it has not said what is meant.
     package func reloadIfChanged() async {
-        guard let contents = try? FileContents.read(file), contents != state.withLock({ $0.contents }) else { return }
-        await reload()
+        guard let contents = try? FileContents.read(file) else { return }
+        let isSettled = state.withLock { state in
+            guard contents != state.contents else {
+                state.changing = nil
+                return false
+            }
+            defer { state.changing = contents }
+            return state.changing == contents
+        }
+        if isSettled { await reload(isAsked: false) }
     }
 
     /// Reads the file again, and the files it names.
-    package func reload() async {
+    /// - Parameter isAsked: somebody says that the file is as it should be (SIGHUP). Otherwise a configuration that takes the
+    ///   protection of a scene away is not used: a part of a file can be a valid one.
+    package func reload(isAsked: Bool = true) async {
         // Taken before the reading: what changes in between is noticed next time.
         let contents = try? FileContents.read(file)
         let reading = ConfigurationReader.read(file: file, environment: environment)
@@ -99,7 +113,18 @@ package final class ConfigurationSource: Service {
         if !kept.isEmpty {
             logger.warning("A part of the new configuration is used after a restart only.", metadata: ["reason": .string(kept.joined(separator: ", "))])
         }
-        guard merged != old else { return }
+        guard merged != old else {
+            return logger.notice("The configuration was read again, and nothing changed.", metadata: ["step": "reload"])
+        }
+        let unprotected = Set(old.enforcedScenes).subtracting(merged.enforcedScenes).sorted().joined(separator: ", ")
+        guard unprotected.isEmpty || isAsked else {
+            return logger.error(
+                "The new configuration is not used: it takes the protection of scenes away.",
+                metadata: ["step": "reload", "reason": .string("no longer enforced: \(unprotected)"), "remedy": "if that is meant, send SIGHUP"])
+        }
+        if !unprotected.isEmpty {
+            logger.warning("Scenes are no longer protected.", metadata: ["step": "reload", "reason": .string("no longer enforced: \(unprotected)")])
+        }
         let subscribers = state.withLock { state in
             state.configuration = merged
             return state.subscribers
@@ -117,6 +142,9 @@ package final class ConfigurationSource: Service {
 }
 
 extension ServerConfiguration {
+    /// The names of the scenes whose rules are in force.
+    fileprivate var enforcedScenes: [String] { scenes.filter { $0.http.policy.mode == .enforce }.map(\.http.policy.scene) }
+
     /// This configuration with those parts of `old` that a running process cannot change, and the names of the parts that
     /// differ.
     func keepingFixedParts(of old: ServerConfiguration) -> (ServerConfiguration, kept: [String]) {

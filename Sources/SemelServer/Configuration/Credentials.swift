@@ -15,8 +15,11 @@ package struct Secret: Hashable, Sendable, CustomStringConvertible, CustomDebugS
 }
 
 /// A bearer token as the configuration keeps it: its SHA-256 and nothing else.
-package struct TokenDigest: Hashable, Sendable {
+package struct TokenDigest: Hashable, Sendable, CustomStringConvertible {
     package let bytes: [UInt8]
+
+    /// Not the digest: whoever can read a log could try tokens against it.
+    package var description: String { "(a token's digest)" }
 
     package init(of token: String) {
         bytes = Array(SHA256.hash(data: Array(token.utf8)))

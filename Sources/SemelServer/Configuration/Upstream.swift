@@ -21,7 +21,7 @@ package struct Upstream: Hashable, Sendable {
 
     package init(
         name: String, transport: Transport = .http, host: String, port: Int, basePath: String = "",
-        connectTimeout: Duration = .seconds(5), responseTimeout: Duration = .seconds(60), idleTimeout: Duration = .seconds(60),
+        connectTimeout: Duration = .seconds(5), responseTimeout: Duration = .seconds(60), idleTimeout: Duration = .seconds(4),
         connections: Int = 256, trustRoots: String? = nil
     ) {
         self.name = name

@@ -86,7 +86,7 @@ package struct ControlPlane: Service {
             bound.set(.failure(ControlPlaneError(.stopped, "The control plane stopped.", remedy: "Start it again.")))
         } catch let error as IOError {
             let failure = ControlPlaneError(
-                .cannotListen, "The control plane cannot listen on \(admin.listen): \(error).",
+                .cannotListen, "The control plane cannot listen on \(admin.listen): \(error.plainText).",
                 remedy: "Free the address, or set admin: to another one.")
             bound.set(.failure(failure))
             throw failure

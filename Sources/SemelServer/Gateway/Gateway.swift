@@ -68,7 +68,7 @@ package final class Gateway: Service {
             bound.keep(.failure(GatewayError(code: .stopped, description: "The gateway stopped.")))
         } catch let error as IOError {
             let failure = GatewayError(
-                code: .cannotListen, description: "The gateway cannot listen on \(listen): \(error). Free the address, or set listen: to another one.")
+                code: .cannotListen, description: "The gateway cannot listen on \(listen): \(error.plainText). Free the address, or set listen: to another one.")
             bound.keep(.failure(failure))
             throw failure
         } catch {

@@ -22,6 +22,10 @@ struct ProblemDocument {
         status: 404, code: "no-route", title: "There is nothing behind this path",
         detail: "No scene matches the request, and there is no upstream for requests without one.")
 
+    static let unauthenticated = ProblemDocument(
+        status: 401, code: "unauthenticated", title: "The token is missing or not valid",
+        detail: "The JSON Web Token of the request is missing, expired, or not one that is accepted here. Nothing was run.")
+
     static let authorizationUnavailable = ProblemDocument(
         status: 503, code: "authorization-unavailable", title: "Nobody can say whether this is allowed",
         detail: "The service that authorises requests did not answer. Nothing was run; repeat the request later.")

@@ -21,6 +21,8 @@ enum ProblemPages {
         "no-route": "No scene matches the request, and no upstream is configured for requests without one (`unmatched`). Nothing was forwarded.",
         "authorization-unavailable":
             "The service that says who may see what (`authorize`) could not be asked, or did not answer with 2xx, 401 or 403. Nothing was run and nothing is shown. Repeat the request later.",
+        "unauthenticated":
+            "The scene verifies a JSON Web Token (`jwt`), and the request carries none, an expired one, or one of another issuer, audience or key. Nothing was run and nothing is shown. Send a valid token as `Authorization: Bearer`, with the same key.",
         "internal-error": "Semel itself failed to answer. Its log says why.",
     ]
 }

@@ -59,9 +59,9 @@ package struct SceneObserver: HTTPObserver {
         case .replayed(let status):
             counted.replay()
             log(.debug, "A recorded outcome is replayed.", step: "replay", status: status)
-        case .rejected(let code):
+        case .rejected(let code, let status):
             counted.reject(code.rawValue)
-            log(.info, "A request is refused.", step: "reject", status: code.status, reason: code.rawValue)
+            log(.info, "A request is answered with a problem.", step: "reject", status: status, reason: code.rawValue)
         case .wouldReject(let code):
             log(.info, "Enforcing would have refused this request.", step: "observe", reason: code.rawValue)
         case .wouldReplay:

@@ -143,7 +143,7 @@ final class EventLog: HTTPObserver {
             case .suspended(let reason, _): "suspended \(reason)"
             case .unrecorded(let reason, _): "unrecorded \(reason)"
             case .replayed(let status): "replayed \(status)"
-            case .rejected(let code): "rejected \(code.rawValue)"
+            case .rejected(let code, _): "rejected \(code.rawValue)"
             case .wouldReject(let code): "wouldReject \(code.rawValue)"
             case .wouldReplay: "wouldReplay"
             case .degraded: "degraded"

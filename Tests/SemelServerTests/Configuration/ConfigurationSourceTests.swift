@@ -60,6 +60,7 @@ struct ConfigurationSourceTests {
 
         try bench.write(configuration(scene: "effect: unknown", "lease: 32s"))
         await bench.source.reloadIfChanged()
+        await bench.source.reloadIfChanged()
         #expect(bench.source.current.scenes[0].http.policy.lease == .seconds(32))
     }
 
@@ -102,7 +103,38 @@ struct ConfigurationSourceTests {
         await bench.source.reloadIfChanged()
         try bench.write("drain: 6s\n")
         await bench.source.reloadIfChanged()
+        await bench.source.reloadIfChanged()
         #expect(await changes.next()?.drain == .seconds(6))
+    }
+
+    @Test("a file that is still being written is not read: it must hold the same at two looks")
+    func halfWritten() async throws {
+        let bench = try Bench("drain: 5s\n")
+        for seconds in 6...9 {
+            try bench.write("drain: \(seconds)s\n")
+            await bench.source.reloadIfChanged()
+            #expect(bench.source.current.drain == .seconds(5))
+        }
+        await bench.source.reloadIfChanged()
+        #expect(bench.source.current.drain == .seconds(9))
+    }
+
+    @Test("a part of the file that would take a scene's protection away is not used, until somebody says that it is meant")
+    func protectionStays() async throws {
+        let whole = configuration(scene: "effect: unknown", "lease: 30s")
+        let bench = try Bench(whole)
+        let before = bench.source.current
+        let beginning = String(whole[..<whole.range(of: "scenes:")!.lowerBound])
+        for text in [beginning, "", whole + "    mode: observe\n"] {
+            try bench.write(text)
+            for _ in 1...3 { await bench.source.reloadIfChanged() }
+            #expect(bench.source.current == before, "\(text)")
+        }
+        #expect(bench.log.lines.contains { $0.contains("takes the protection of scenes away") && $0.contains("payment.capture") })
+        try bench.write(beginning)
+        await bench.source.reload()
+        #expect(bench.source.current.scenes.isEmpty)
+        #expect(bench.log.lines.contains { $0.contains("Scenes are no longer protected") })
     }
 
     @Test("SIGHUP reads the file again, though its time did not change")

@@ -70,7 +70,7 @@ struct EffectTests {
             }
         }
         let lines = ["effect: \(trial.effect)"] + (trial.onError.map { ["onError: \($0)"] } ?? [])
-        let timeout = trial.fault == .timedOut ? "2s" : "30s"
+        let timeout = trial.fault == .timedOut ? "5s" : "60s"
         let configuration = try ServerConfiguration.gateway("{ url: \"http://127.0.0.1:\(upstream.port)\", timeout: \(timeout) }", scenes: [lines])
         try await GatewayUnderTest.run(configuration) { gateway in
             let first = try await gateway.post()

@@ -23,7 +23,10 @@ private final class KeepingTarget: Sendable {
             let message = try await peer.message()
             let effect = name(message)
             if message.startLine.hasPrefix("GET") {
-                let isKnown = state.withLock { $0.effects.contains(effect) }
+                // Asked about nobody in particular, it tells about everybody.
+                let isKnown = state.withLock { state in
+                    state.effects.contains { $0 == effect || (effect.hasPrefix("nobody ") && $0.hasSuffix(effect.dropFirst("nobody".count))) }
+                }
                 try await peer.send("HTTP/1.1 \(isKnown ? "200 OK" : "404 Not Found")\r\nContent-Length: 0\r\n\r\n")
             } else {
                 let isLost = state.withLock { state in

@@ -289,7 +289,7 @@ struct UpstreamClientTests {
 
     private func client(_ port: Int, _ change: (inout Upstream) -> Void = { _ in }) throws -> UpstreamClient {
         var upstream = Upstream(name: "test", host: "127.0.0.1", port: port)
-        upstream.responseTimeout = .seconds(20)
+        upstream.responseTimeout = .seconds(60)
         change(&upstream)
         return try UpstreamClient(upstream)
     }

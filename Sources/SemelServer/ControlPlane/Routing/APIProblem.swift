@@ -96,12 +96,13 @@ struct APIProblem: Error, Sendable {
 
     init(_ error: StoreError) {
         switch error.code {
+        case .refused: self.init(.invalidRequest, error.message)
         case .indeterminate:
             self.init(.storeIndeterminate, "\(error.message) Say the same again to find out whether it happened.")
         case .full: self.init(.storeFull, error.message)
         default: self.init(.storeUnavailable, error.message)
         }
-        retryAfter = 1
+        if error.code != .refused { retryAfter = 1 }
     }
 
     var document: JSONValue {

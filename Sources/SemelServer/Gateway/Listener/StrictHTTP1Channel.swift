@@ -21,6 +21,7 @@ package struct StrictHTTP1Channel: ServerChildChannel {
 
     package func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
         channel.eventLoop.makeCompletedFuture {
+            try ReadBuffers.use(in: channel)
             let pipeline = channel.pipeline.syncOperations
             try pipeline.addHandler(RequestGuard())
             // ConnectionPersistence frames answers: unlike the encoder it knows what was asked.

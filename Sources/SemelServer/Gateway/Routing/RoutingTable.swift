@@ -4,7 +4,8 @@ internal import SemelHTTP
 
 /// Where requests go, and under which rules: what one configuration comes to. Never changed; a reload makes another, and
 /// requests under way keep theirs.
-struct RoutingTable: Sendable {
+// A class, as a scene's route is: every request holds them, and a copy would take kilobytes of each of its tasks.
+final class RoutingTable: Sendable {
     enum Route: Sendable {
         case scene(SceneRoute)
         case unmatched(UpstreamClient)

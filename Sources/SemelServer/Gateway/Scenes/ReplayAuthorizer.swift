@@ -47,6 +47,10 @@ enum ReplayAuthorizer: Sendable {
         }
     }
 
-    private static let unauthenticated = HTTPAnswer(
-        HTTPResponse(status: .unauthorized, headerFields: [.wwwAuthenticate: "Bearer", .cacheControl: "no-store"]))
+    /// For a token that is not valid.
+    static let unauthenticated: HTTPAnswer = {
+        var answer = ProblemDocument.unauthenticated.answer
+        answer.head.headerFields[.wwwAuthenticate] = "Bearer"
+        return answer
+    }()
 }

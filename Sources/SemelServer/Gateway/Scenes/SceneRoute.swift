@@ -3,7 +3,7 @@ internal import Semel
 internal import SemelHTTP
 
 /// One scene with everything that answers its requests.
-struct SceneRoute: Sendable {
+final class SceneRoute: Sendable {
     let configuration: SceneConfiguration
     let http: HTTPScene
     let upstream: UpstreamClient

@@ -4,6 +4,11 @@ internal import NIOHTTP1
 internal import NIOPosix
 internal import NIOSSL
 package import SemelHTTP
+#if canImport(Glibc)
+internal import Glibc
+#elseif canImport(Darwin)
+internal import Darwin
+#endif
 
 /// Sends requests to one upstream over HTTP/1.1, and knows of every failure whether anything was sent.
 ///
@@ -45,6 +50,7 @@ package final class UpstreamClient: Sendable {
         configuration.httpVersion = .http1Only
         configuration.http1_1ConnectionDebugInitializer = { channel in
             channel.eventLoop.makeCompletedFuture {
+                try ReadBuffers.use(in: channel)
                 let pipeline = channel.pipeline.syncOperations
                 let witness = FirstByteWitness()
                 let decoder = try pipeline.handler(type: ByteToMessageHandler<HTTPResponseDecoder>.self)
@@ -79,9 +85,9 @@ package final class UpstreamClient: Sendable {
                 switch dispatch.conclude() {
                 case .unsent where error.isClosedConnection && attempt < Self.attempts && !Task.isCancelled,
                     .abandoned where error.isClosedConnection && attempt < Self.attempts && !Task.isCancelled: continue
-                case .waiting, .unsent, .abandoned: throw .notSent("Upstream \(upstream.name) did not take the request: \(error).")
+                case .waiting, .unsent, .abandoned: throw .notSent("Upstream \(upstream.name) did not take the request: \(error.plainText).")
                 case .writing, .sent:
-                    throw .lost("Upstream \(upstream.name) did not answer the request: \(error).", timedOut: error.isTimeout)
+                    throw .lost("Upstream \(upstream.name) did not answer the request: \(error.plainText).", timedOut: error.isTimeout)
                 }
             }
         }
@@ -111,6 +117,7 @@ extension Error {
     /// Whether a kept connection was found closed, rather than a new one refused.
     fileprivate var isClosedConnection: Bool {
         self as? ChannelError == .ioOnClosedChannel || self as? HTTPClientError == .remoteConnectionClosed
+            || [ECONNRESET, EPIPE, ENOTCONN].contains((self as? IOError)?.errnoCode)
     }
 }
 

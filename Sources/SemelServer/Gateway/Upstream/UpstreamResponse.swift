@@ -32,7 +32,7 @@ package final class UpstreamResponse: Sendable {
             do {
                 piece = try await pieces.next()
             } catch {
-                throw UpstreamFailure.lost("The upstream's answer broke off: \(error).", timedOut: error.isTimeout)
+                throw UpstreamFailure.lost("The upstream's answer broke off: \(error.plainText).", timedOut: error.isTimeout)
             }
             guard let piece else { break }
             try await body(piece)
