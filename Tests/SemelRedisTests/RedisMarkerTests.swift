@@ -35,16 +35,17 @@ private final class Users: UniqueRows {
 struct RedisMarkerTests {
     private let users = Users()
 
-    private func marker(_ location: RedisLocation, floor: Duration = .seconds(600), jitter: Duration = .seconds(5)) throws -> RedisMarker<
-        Users
-    > {
+    /// Patient, so that a busy machine is not taken for a Redis that is gone.
+    private func marker(
+        _ location: RedisLocation, floor: Duration = .seconds(600), jitter: Duration = .seconds(5), patience: Duration = .seconds(60)
+    ) throws -> RedisMarker<Users> {
         try RedisMarker(
             "\(location.prefix)pending:", in: location, database: users,
-            configuration: .init(floor: floor, jitter: jitter, patience: .milliseconds(500)), allowsShortMarks: floor < .seconds(600))
+            configuration: .init(floor: floor, jitter: jitter, patience: patience), allowsShortMarks: floor < .seconds(600))
     }
 
     private func client(_ location: RedisLocation) throws -> RedisClient {
-        RedisClient(try RedisDialing(location, patience: .seconds(2), environment: .live))
+        RedisClient(try RedisDialing(location, patience: .seconds(60), environment: .live))
     }
 
     private func begun(_ beginning: RedisMarker<Users>.Beginning) throws -> RedisMarker<Users>.Ticket {
@@ -126,7 +127,7 @@ struct RedisMarkerTests {
         var location = try await SharedRedis.location()
         let proxy = try TestProxy(to: location.endpoints[0].port)
         location.endpoints = [.init(host: "127.0.0.1", port: proxy.port)]
-        let marker = try marker(location)
+        let marker = try marker(location, patience: .milliseconds(500))
         _ = try begun(try await marker.begin("before"))
         proxy.mode = .refuse
         proxy.cut()

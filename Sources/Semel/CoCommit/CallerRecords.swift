@@ -208,7 +208,7 @@ public struct CallerRecords: Sendable {
     private func grant(_ record: Record, at now: Timestamp) -> Grant {
         Grant(
             kind: .first, token: record.token, leaseRemaining: .zero, attempt: 1, createdAt: record.createdAt, grantedAt: now,
-            policy: record.policy)
+            policy: record.policy, traceID: record.traceID)
     }
 
     /// Records what came of it, as the last statement before the caller commits.

@@ -128,8 +128,7 @@ extension Engine {
                 Grant(
                     kind: .first, token: FencingToken(epoch: epoch, owner: request.owner),
                     leaseRemaining: .microseconds(Int64(RecordCodec.microseconds(request.lease))), attempt: 1, createdAt: now,
-                    grantedAt: now,
-                    policy: request.policy.hash))
+                    grantedAt: now, policy: request.policy.hash, traceID: request.traceID))
         case .expired: return .expired
         case .tooManyKeys: return .tooManyKeys
         case .mismatch: return .mismatch
@@ -169,7 +168,7 @@ extension Engine {
     private static func grant(_ kind: Grant.Kind, _ record: Record, _ now: Timestamp) -> Grant {
         Grant(
             kind: kind, token: record.token, leaseRemaining: record.leaseUntil - now, attempt: record.attempt, createdAt: record.createdAt,
-            grantedAt: now, policy: record.policy)
+            grantedAt: now, policy: record.policy, traceID: record.traceID)
     }
 
     private static func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }

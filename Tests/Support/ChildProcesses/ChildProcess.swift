@@ -30,7 +30,7 @@ public final class ChildProcess: Sendable {
     /// Starts one of the package's executables, as built beside the tests.
     ///
     /// - Parameters:
-    ///   - environment: added to this process's own.
+    ///   - environment: added to this process's own, of which nothing named `SEMEL_…` is passed on.
     ///   - folder: its working directory, where the file of its standard error is made too.
     public convenience init(_ name: String, _ arguments: [String], environment: [String: String] = [:], in folder: URL) throws {
         try self.init(program: try Self.products().appendingPathComponent(name), arguments, environment: environment, in: folder)
@@ -64,7 +64,9 @@ public final class ChildProcess: Sendable {
         posix_spawnattr_setsigdefault(&attributes, &all)
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
 
-        let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+        // What is set for this run or in a developer's shell is no configuration of the program under test.
+        let inherited = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("SEMEL_") }
+        let variables = inherited.merging(environment) { $1 }
         // `env` becomes the program, in its folder.
         var argv: [UnsafeMutablePointer<CChar>?] = (["env", "-C", folder.path, program.path] + arguments).map { strdup($0) } + [nil]
         var envp: [UnsafeMutablePointer<CChar>?] = variables.map { strdup("\($0.key)=\($0.value)") } + [nil]

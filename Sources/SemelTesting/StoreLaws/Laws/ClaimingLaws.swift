@@ -36,6 +36,7 @@ extension StoreLaw {
         try trial.expect(grant.kind, is: .first, "the kind of the grant")
         try trial.expect(grant.attempt, is: 1, "the attempt")
         try trial.expect(grant.token.owner, is: .ada, "the owner in the token")
+        try trial.expect(grant.traceID, is: TraceID(high: 0x0123_4567_89ab_cdef, low: .max), "the trace id in the grant")
         try trial.expect(
             grant.leaseRemaining > .zero && grant.leaseRemaining <= trial.moments(1), "the remaining lease is at most what was asked",
             actual: "\(grant.leaseRemaining)")
