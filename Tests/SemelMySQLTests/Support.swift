@@ -13,26 +13,44 @@ struct ServerError: Error, CustomStringConvertible {
     let description: String
 }
 
+/// A database of its own for one test.
+struct Database: Sendable {
+    let url: String
+    private let server: String
+    private let name = "semel_\(UUID().uuidString.replacingOccurrences(of: "-", with: "").lowercased())"
+
+    /// - Parameter server: the one of the whole run, when `nil`.
+    init(on server: String? = nil) async throws {
+        self.server = if let server { server } else { try await TestServer.url("SEMEL_TEST_MYSQL", script: "start-mariadb") }
+        url = self.server + "/" + name
+        let statement = "CREATE DATABASE \(name)"
+        try await withConnection(to: self.server + "/mysql") { try $0.execute(statement) }
+    }
+
+    func drop() async throws {
+        let statement = "DROP DATABASE \(name)"
+        try await withConnection(to: server + "/mysql") { try $0.execute(statement) }
+    }
+}
+
 /// A database of its own for one test, dropped afterwards.
 /// - Parameter server: the one of the whole run, when `nil`.
 func withDatabase<Value>(on server: String? = nil, _ body: (_ url: String) async throws -> Value) async throws -> Value {
-    let server = if let server { server } else { try await TestServer.url("SEMEL_TEST_MYSQL", script: "start-mariadb") }
-    let name = "semel_\(UUID().uuidString.replacingOccurrences(of: "-", with: "").lowercased())"
-    try await withConnection(to: server + "/mysql") { try $0.execute("CREATE DATABASE \(name)") }
+    let database = try await Database(on: server)
     let result: Result<Value, any Error>
     do {
-        result = .success(try await body(server + "/" + name))
+        result = .success(try await body(database.url))
     } catch {
         result = .failure(error)
     }
-    try await withConnection(to: server + "/mysql") { try $0.execute("DROP DATABASE \(name)") }
+    try await database.drop()
     return try result.get()
 }
 
 /// A plain connection, on a thread of its own.
 func withConnection<Value: Sendable>(to url: String, _ body: @escaping @Sendable (Connection) throws -> Value) async throws -> Value {
     let target = try Target(url: url)
-    return try await blocking { try body(try Connection(to: target, timeout: .seconds(20), counting: .changed)) }
+    return try await blocking { try body(try Connection(to: target, timeout: .seconds(60), counting: .changed)) }
 }
 
 func blocking<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
@@ -77,6 +95,8 @@ extension OperationStore {
 
 /// The configuration of most tests: few connections, and nothing happens by itself.
 func quiet(migrations: [[String]] = [], connections: Int = 2) -> MySQLStore.Configuration {
-    MySQLStore.Configuration(connections: connections, migrations: migrations, purgesByItself: false)
+    // Patient: a busy machine is not a server that is gone.
+    MySQLStore.Configuration(
+        connections: connections, timeout: .seconds(60), patience: .seconds(60), migrations: migrations, purgesByItself: false)
 }
 #endif

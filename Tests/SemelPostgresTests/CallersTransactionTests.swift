@@ -10,12 +10,12 @@ private actor AnotherDriver: CallersTransaction {
 
     init(_ place: Place) throws {
         let target = try Target(url: place.url, schema: "semel")
-        connection = try Connection(to: target, within: .seconds(10), uptime: Semel.Environment.live.uptime, name: "another driver")
+        connection = try Connection(to: target, within: .seconds(60), uptime: Semel.Environment.live.uptime, name: "another driver")
     }
 
     func run(_ sql: String, _ parameters: [PostgresValue]) async throws -> [[PostgresValue]] {
         let statement = connection.statement(forCaller: sql)
-        let rows = try connection.run([.callers(statement, parameters.map(\.parameter))], within: .seconds(30))[0].get()
+        let rows = try connection.run([.callers(statement, parameters.map(\.parameter))], within: .seconds(120))[0].get()
         return (0..<rows.count).map { row in
             (0..<rows.columnCount).map { rows.isNull(row, $0) ? .null : PostgresValue(rows.text(row, $0), type: rows.type($0)) }
         }

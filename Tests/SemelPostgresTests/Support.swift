@@ -8,7 +8,7 @@ import TestServers
 
 /// A schema of its own in a real database, and stores over it.
 struct Place {
-    let url: String
+    var url: String
     var configuration: PostgresStore.Configuration
 
     /// In the server of the whole run.
@@ -26,6 +26,14 @@ struct Place {
         try await PostgresStore.open(url, migrate: true, configuration: configuration, environment: environment)
     }
 
+    /// The same schema, and what lies in it stands before what the server brings along under the same name.
+    func searchedFirst() -> Place {
+        var place = self
+        let schema = url.split(separator: "schema=").last ?? ""
+        place.url += "&options=-c%20search_path%3D\(schema)%2Cpg_catalog"
+        return place
+    }
+
     /// The same schema through another port.
     func url(through port: Int) -> String {
         guard var parts = URLComponents(string: url) else { return url }
@@ -37,25 +45,34 @@ struct Place {
     @discardableResult
     func run(_ statements: String...) async throws -> [[String]] {
         let (url, configuration) = (url, configuration)
-        return try await Task.detached {
+        return try await blocking {
             let target = try Target(url: url, schema: configuration.schema)
-            let connection = try Connection(to: target, within: .seconds(10), uptime: Semel.Environment.live.uptime, name: "semel test")
+            let connection = try Connection(to: target, within: .seconds(60), uptime: Semel.Environment.live.uptime, name: "semel test")
             var last: [[String]] = []
             for statement in statements {
                 let sql = statement.replacing("{schema}", with: target.quotedSchema)
-                let rows = try connection.run([.callers(connection.statement(forCaller: sql), [])], within: .seconds(30))[0].get()
+                let rows = try connection.run([.callers(connection.statement(forCaller: sql), [])], within: .seconds(120))[0].get()
                 last = (0..<rows.count).map { row in (0..<rows.columnCount).map { rows.text(row, $0) } }
             }
             return last
-        }.value
+        }
     }
 
     func drop() async throws { try await run("DROP SCHEMA IF EXISTS {schema} CASCADE") }
 }
 
+/// On a thread of its own, so that what waits for the server holds up no other test.
+private func blocking<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+    try await withCheckedThrowingContinuation { caller in
+        Thread.detachNewThread { caller.resume(with: Result { try body() }) }
+    }
+}
+
 extension PostgresStore.Configuration {
-    /// Few connections: many tests share the server.
-    static var forTests: Self { Self(connections: 2, transactions: 2, partitions: 2, patience: .seconds(5)) }
+    /// Few connections: many tests share the server. Patient: a busy machine is not a server that is gone.
+    static var forTests: Self {
+        Self(connections: 2, transactions: 2, partitions: 2, patience: .seconds(60), connectLimit: .seconds(60), answerLimit: .seconds(60))
+    }
 }
 
 /// Lets only so many tests use the server at once; it has so many connections.

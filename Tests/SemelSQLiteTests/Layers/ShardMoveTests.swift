@@ -12,8 +12,8 @@ struct ShardMoveTests {
         try await SQLiteStore(path: "\(folder.path)/\(name).db", configuration: .init(reserve: 1 << 20))
     }
 
-    /// How long the load runs: 60 with `SEMEL_SHARD_SECONDS=60`.
-    private static let seconds = ProcessInfo.processInfo.environment["SEMEL_SHARD_SECONDS"].flatMap { Double($0) } ?? 3
+    /// How long the load runs at least: 60 with `SEMEL_SHARD_SECONDS=60`.
+    private static let seconds = ProcessInfo.processInfo.environment["SEMEL_SHARD_SECONDS"].flatMap { Double($0) } ?? 2
 
     /// Claims with contention and repeats from all sides, while ranges move back and forth. Every key may be granted for the
     /// first time once, and its outcome is what its holder said, wherever it is by then (H59).
@@ -21,7 +21,8 @@ struct ShardMoveTests {
     func movesUnderLoad() async throws {
         let stores = [(name: "a", store: try await open("a")), (name: "b", store: try await open("b"))]
         let sharded = try await Sharded(stores, home: "a")
-        let deadline = ContinuousClock.now + .seconds(Self.seconds)
+        let start = ContinuousClock.now
+        let isOver = Locked(false)
         let grants = Locked([Int: UInt64]())
         let wrong = Locked([String]())
         let claims = Locked(0)
@@ -33,7 +34,7 @@ struct ShardMoveTests {
             for worker in 0..<64 {
                 group.addTask {
                     var generator = SplitMix64(seed: UInt64(worker))
-                    while ContinuousClock.now < deadline {
+                    while !isOver.withLock({ $0 }) {
                         // One key in two is new; the others are what somebody has, or had, in hand.
                         let newest = next.withLock { next in
                             next += 1
@@ -71,9 +72,11 @@ struct ShardMoveTests {
             group.addTask {
                 var generator = SplitMix64(seed: 99)
                 var moves = 0
-                while ContinuousClock.now < deadline || moves < 4 {
-                    let start = Int(generator.next() % 900)
-                    let report = try await sharded.move(Set(start..<start + 100), to: moves % 2 == 0 ? "b" : "a")
+                defer { isOver.withLock { $0 = true } }
+                // However slow the machine is: so many moves, under so many claims.
+                while ContinuousClock.now < start + .seconds(Self.seconds) || sharded.map.epoch < 5 || claims.withLock({ $0 }) <= 1000 {
+                    let first = Int(generator.next() % 900)
+                    let report = try await sharded.move(Set(first..<first + 100), to: moves % 2 == 0 ? "b" : "a")
                     frozen.withLock { $0.append(report.frozen) }
                     if let leftovers = report.leftovers { wrong.withLock { $0.append("\(leftovers)") } }
                     moves += 1
@@ -82,7 +85,7 @@ struct ShardMoveTests {
             try await group.waitForAll()
         }
         let total = claims.withLock { $0 }
-        let rate = Double(total) / Self.seconds
+        let rate = Double(total) / ((ContinuousClock.now - start) / .seconds(1))
         let longest = frozen.withLock { $0.max() ?? .zero }
         print(
             "shards: \(total) claims (\(Int(rate)) a second), \(grants.withLock { $0.count }) granted, \(frozen.withLock { $0.count }) moves, frozen for \(longest) at most, map of epoch \(sharded.map.epoch)"

@@ -64,7 +64,7 @@ public final class TestServer: Sendable {
     }
 
     /// Waits until the process is gone.
-    public func gone(within time: Duration = .seconds(10)) async throws {
+    public func gone(within time: Duration = .seconds(120)) async throws {
         let deadline = ContinuousClock.now + time
         while kill(process, 0) == 0 {
             guard ContinuousClock.now < deadline else { throw ChildError("process \(process) of \(script) does not end") }
