@@ -113,6 +113,12 @@ struct RecordsTests {
             let third = try await store.granted(request(key("c")))
             #expect(third.grantedAt >= second.grantedAt)
             #expect(third.token.epoch >= second.token.epoch)
+
+            // The same claimant comes back to its key: what is drawn in the same moment must not pass for what was.
+            #expect(try await store.apply(.release, to: key("c"), token: third.token) == .applied)
+            let fourth = try await store.granted(request(key("c")))
+            #expect(fourth.token.epoch > third.token.epoch)
+            #expect(try await store.record(of: key("c"))?.token == fourth.token)
         }
     }
 

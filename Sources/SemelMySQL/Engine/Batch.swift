@@ -179,7 +179,12 @@ final class Batch {
 
     /// A claim that was tried as if its key were absent.
     private func claim(_ index: Int, _ mine: Grant) {
-        if original[items[index].row]?.token == mine.token { granted(index, mine) } else { step(index, maybeDone: false) }
+        // While the time stands still, a forgotten key's last token may be the very one that was drawn.
+        if let row = original[items[index].row], !row.isFree, row.token == mine.token {
+            granted(index, mine)
+        } else {
+            step(index, maybeDone: false)
+        }
     }
 
     private func step(_ index: Int, maybeDone: Bool) {
