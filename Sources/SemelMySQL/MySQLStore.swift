@@ -147,7 +147,9 @@ public final class MySQLStore: TransactionalStore {
     // MARK: Operations
 
     public func claim(_ requests: [ClaimRequest]) async throws(StoreError) -> [ClaimResult] {
-        try await run(requests.map { Item($0.id, .claim($0)) }).map { answer throws(StoreError) in
+        // Near a limit the order of a batch decides who is refused, and only one connection keeps it.
+        let isNearLimit = requests.count > 1 && requests.contains { $0.liveLimit.map { shared.isFarFrom(limit: $0, admitting: 0) != true } ?? false }
+        return try await run(requests.map { Item($0.id, .claim($0)) }, asOne: isNearLimit).map { answer throws(StoreError) in
             switch answer {
             case .claimed(let result): return result
             case .failed(let error): throw error
@@ -174,11 +176,11 @@ public final class MySQLStore: TransactionalStore {
         }
     }
 
-    /// Hands each item to its key's lane, and gathers the answers.
-    private func run(_ items: [Item]) async throws(StoreError) -> [Item.Answer] {
+    /// Hands each item to its key's lane, and gathers the answers; or all to one lane, in one transaction.
+    private func run(_ items: [Item], asOne isOne: Bool = false) async throws(StoreError) -> [Item.Answer] {
         guard let first = items.first else { return [] }
-        let portions = Dictionary(grouping: items.indices) { items[$0].row.lane(of: lanes.count) }
-        if portions.count == 1 {
+        let portions = isOne ? [:] : Dictionary(grouping: items.indices) { items[$0].row.lane(of: lanes.count) }
+        if isOne || portions.count == 1 {
             let answers = await withUnsafeContinuation { caller in
                 lane(of: first.row).enqueue(ItemsJob(items) { caller.resume(returning: $0) })
             }

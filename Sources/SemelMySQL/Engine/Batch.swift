@@ -53,6 +53,11 @@ final class Batch {
         var steps: [Int] = []
         var reads: [Int] = []
         var counted: [RowID: Int] = [:]
+        for item in items {
+            guard case .claim(let request) = item.wish, let limit = request.liveLimit, try !session.isFarFrom(limit: limit) else { continue }
+            let scope = RowID(request.id.scope)
+            counted[scope] = max(counted[scope] ?? 0, limit)
+        }
         var seen = Set<RowID>(minimumCapacity: items.count)
         for (index, item) in items.enumerated() {
             if let error = refusal(of: item) {
@@ -63,12 +68,8 @@ final class Batch {
             let isFirst = if case .read = item.wish { true } else { seen.insert(item.row).inserted }
             switch item.wish {
             case .claim(let request):
-                var isFar = true
-                if let limit = request.liveLimit, try !session.isFarFrom(limit: limit) {
-                    isFar = false
-                    let scope = RowID(request.id.scope)
-                    counted[scope] = max(counted[scope] ?? 0, limit)
-                }
+                // Where the scope is counted its claims are decided in their order, those without a limit too.
+                let isFar = counted.isEmpty || counted[RowID(request.id.scope)] == nil
                 if isFirst, isFar, !maybeDone { claims.append(index) } else { steps.append(index) }
             case .apply(let transition):
                 if isFirst, completesSimply, case .complete = transition.change { completions.append(index) } else { steps.append(index) }
@@ -85,7 +86,7 @@ final class Batch {
             for (scope, limit) in counted { live[scope] = try session.count(live: scope, upTo: limit + items.count) }
         }
         try load(met.map(\.index) + steps)
-        for (index, mine) in met { claim(index, mine) }
+        for draft in met { claim(draft) }
         for index in steps { step(index, maybeDone: maybeDone) }
         try writeBack()
         try read(reads)
@@ -105,23 +106,32 @@ final class Batch {
 
     // MARK: What SQL does alone
 
+    /// What a claim leads to where its key is absent.
+    private struct Draft {
+        let index: Int
+        let row: Row
+        let grant: Grant
+    }
+
     /// Inserts the records of keys taken to be absent.
-    /// - Returns: those of portions where some key was not, and what each would have been granted.
-    private func claimAbsent(_ indices: [Int]) throws -> [(index: Int, mine: Grant)] {
-        var drafts: [(index: Int, row: Row, grant: Grant)] = []
+    /// - Returns: those of portions where some key was not.
+    private func claimAbsent(_ indices: [Int]) throws -> [Draft] {
+        guard !indices.isEmpty else { return [] }
+        let epoch = session.drawEpoch()
+        var drafts: [Draft] = []
         drafts.reserveCapacity(indices.count)
         for index in indices {
             guard case .claim(let request) = items[index].wish else { continue }
             let (result, change) = RecordMachine.claim(
-                request, on: nil, at: session.now, liveRecords: { 0 }, nextEpoch: session.nextEpoch(after:))
+                request, on: nil, at: session.now, liveRecords: { 0 }, nextEpoch: { _ in epoch })
             guard case .granted(let grant) = result, case .put(let record) = change else { continue }
-            drafts.append((index, Row(items[index].row, request.id, record), grant))
+            drafts.append(Draft(index: index, row: Row(items[index].row, request.id, record), grant: grant))
         }
-        var met: [(index: Int, mine: Grant)] = []
+        var met: [Draft] = []
         for portion in session.portions(drafts, bytes: \.row.byteCount) {
             let inserted = try session.write(ArraySlice(portion.map(\.row)), Tables.insert)
             for draft in portion {
-                if inserted == portion.count { granted(draft.index, draft.grant) } else { met.append((draft.index, draft.grant)) }
+                if inserted == portion.count { granted(draft.index, draft.grant) } else { met.append(draft) }
             }
         }
         return met
@@ -178,13 +188,8 @@ final class Batch {
     }
 
     /// A claim that was tried as if its key were absent.
-    private func claim(_ index: Int, _ mine: Grant) {
-        // While the time stands still, a forgotten key's last token may be the very one that was drawn.
-        if let row = original[items[index].row], !row.isFree, row.token == mine.token {
-            granted(index, mine)
-        } else {
-            step(index, maybeDone: false)
-        }
+    private func claim(_ draft: Draft) {
+        if original[draft.row.id] == draft.row { granted(draft.index, draft.grant) } else { step(draft.index, maybeDone: false) }
     }
 
     private func step(_ index: Int, maybeDone: Bool) {

@@ -16,6 +16,7 @@ final class Session {
     private var incarnation = Incarnation(rawValue: 0)
     private var seen = Timestamp.distantPast
     private var readAt = Duration.zero
+    private var drawn = Epoch.zero
 
     init(_ shared: Shared, counting: Connection.RowCount) {
         self.shared = shared
@@ -187,6 +188,12 @@ final class Session {
     }
 
     func nextEpoch(after previous: Epoch) -> Epoch { previous.next(at: now.retention, in: incarnation) }
+
+    /// One that this session has not drawn before, also while the time stands still: what stands under it was written now.
+    func drawEpoch() -> Epoch {
+        drawn = nextEpoch(after: drawn)
+        return drawn
+    }
 
     /// A row with an epoch as high as this one may go: no time that is still in use gives one as low (``Tables/freeTime``).
     var forgettableEpoch: Epoch {
