@@ -143,7 +143,7 @@ let package = Package(
         // Real processes, killed at named places. They need the executables, which `swift build --build-tests` builds.
         tests("SemelCrashTests", ["ChildProcesses", "Semel", "semel", "payments", asyncHTTPClient, nioCore, nioHTTP1]),
         tests("SemelServerTests", [
-            "SemelServer", "SemelSQLite", "semel", "SemelTesting", "ChildProcesses", asyncHTTPClient, hummingbird, httpTypes, lifecycle, logging, nioCore, nioHTTP1,
+            "SemelServer", "SemelSQLite", "semel", "SemelTesting", "ChildProcesses", "TestServers", asyncHTTPClient, hummingbird, httpTypes, lifecycle, logging, nioCore, nioHTTP1,
             nioPosix,
             .product(name: "HummingbirdCore", package: "hummingbird"),
             .product(name: "NIOSSL", package: "swift-nio-ssl"),

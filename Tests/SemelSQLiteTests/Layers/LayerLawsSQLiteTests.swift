@@ -47,6 +47,8 @@ struct LayerLawsSQLiteTests {
             return try await self.layer(kind, over: stores)
         }
         subject.leasesEndOnReopening = true
+        // Nobody waits; but each of the many steps by chance is a sync of the disk, and the layers over memory take them all.
+        subject.waitsForReal = true
         let paths = [path("one"), path("two")]
         subject.corrupt = { id, state in
             for (store, path) in zip(stores, paths) {
