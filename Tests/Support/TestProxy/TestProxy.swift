@@ -131,7 +131,13 @@ public final class TestProxy: Sendable {
                 pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(server, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0 }
             }
             if isClosed { close(client); close(server); return }
-            if case .refuse = mode { close(client); close(server); continue }
+            if case .refuse = mode {
+                // A child that was just being started may hold it open.
+                shutdown(client, Int32(SHUT_RDWR))
+                close(client)
+                close(server)
+                continue
+            }
             guard isConnected else { close(client); close(server); continue }
             state.withLock { state in
                 state.connections += 1
