@@ -36,6 +36,7 @@ let metrics: Target.Dependency = .product(name: "Metrics", package: "swift-metri
 let unixSignals: Target.Dependency = .product(name: "UnixSignals", package: "swift-service-lifecycle")
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 
 let package = Package(
@@ -45,6 +46,9 @@ let package = Package(
         .library(name: "SemelCore", targets: ["SemelCore"]),
         .library(name: "Semel", targets: ["Semel"]),
         .library(name: "SemelSQLite", targets: ["SemelSQLite"]),
+        .library(name: "SemelMySQL", targets: ["SemelMySQL"]),
+        .library(name: "SemelPostgres", targets: ["SemelPostgres"]),
+        .library(name: "SemelRedis", targets: ["SemelRedis"]),
         .library(name: "SemelHTTP", targets: ["SemelHTTP"]),
         .library(name: "SemelHummingbird", targets: ["SemelHummingbird"]),
         .library(name: "SemelTesting", targets: ["SemelTesting"]),
@@ -52,7 +56,9 @@ let package = Package(
     ],
     traits: [
         .trait(name: "JWT", description: "Scopes taken from a verified JSON Web Token (needs jwt-kit)."),
-        .default(enabledTraits: ["JWT"]),
+        .trait(name: "MySQL", description: "The store in MySQL or MariaDB (needs libmariadb)."),
+        .trait(name: "Postgres", description: "The store on PostgreSQL (needs libpq)."),
+        .default(enabledTraits: ["JWT", "MySQL", "Postgres"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -79,6 +85,12 @@ let package = Package(
         // Stores.
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         library("SemelSQLite", ["Semel", "CSQLite", logging, crypto], staying),
+        .systemLibrary(name: "CMariaDB", pkgConfig: "libmariadb", providers: [.apt(["libmariadb-dev"])]),
+        library("SemelMySQL", ["Semel", .target(name: "CMariaDB", condition: .when(traits: ["MySQL"])), crypto], staying),
+        .systemLibrary(name: "CPostgres", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
+        library("SemelPostgres", ["Semel", .target(name: "CPostgres", condition: .when(traits: ["Postgres"]))], staying),
+
+        library("SemelRedis", ["Semel", nioCore, nioPosix, nioSSL, logging, crypto], staying),
 
         // HTTP: the rules, without a server; and their thin adapters.
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
@@ -90,7 +102,7 @@ let package = Package(
 
         // The program.
         library("SemelServer", [
-            "SemelHTTP", "SemelSQLite", hummingbird, asyncHTTPClient, httpTypes, lifecycle, logging, metrics, crypto,
+            "SemelHTTP", "SemelSQLite", "SemelPostgres", "SemelMySQL", hummingbird, asyncHTTPClient, httpTypes, lifecycle, logging, metrics, crypto,
             nioCore, nioPosix, nioHTTP1,
             .product(name: "HummingbirdCore", package: "hummingbird"),
             .product(name: "HummingbirdTLS", package: "hummingbird"),
@@ -102,7 +114,7 @@ let package = Package(
         ]),
         .systemLibrary(name: "CMalloc"),
         executable("semel", [
-            "SemelServer", "CMalloc", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            "SemelServer", "SemelPostgres", "SemelMySQL", "CMalloc", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
         ]),
 
         // For tests, ours and our users'. Production never imports it.
@@ -121,11 +133,18 @@ let package = Package(
         // A process to kill, and a disk to break, for the tests of the embedded store.
         executable("store-worker", ["SemelSQLite"], path: "Tests/Support/StoreWorker"),
         .target(name: "FaultyDisk", dependencies: ["CSQLite"], path: "Tests/Support/FaultyDisk"),
+        tests("SemelMySQLTests", ["SemelMySQL", "SemelTesting", "TestProxy", "TestServers"]),
+        tests("SemelPostgresTests", ["SemelPostgres", "SemelTesting", "TestProxy", "TestServers"]),
+        // Real servers, started by scripts/servers.
+        .target(name: "TestServers", dependencies: ["Semel", "ChildProcesses"], path: "Tests/Support/TestServers", swiftSettings: settings),
+        // A proxy that delays, cuts and stops a connection to a real server.
+        .target(name: "TestProxy", dependencies: ["Semel"], path: "Tests/Support/TestProxy", swiftSettings: settings),
+        tests("SemelRedisTests", ["SemelRedis", "SemelTesting", "ChildProcesses", "TestProxy", nioCore, nioPosix, nioSSL, crypto]),
         tests("SemelHTTPTests", ["SemelHTTP", "SemelHummingbird", "SemelTesting", "CZlib", hummingbird, asyncHTTPClient, httpTypes, nioCore, nioPosix, nioHTTP1, logging]),
         // Real processes, killed at named places. They need the executables, which `swift build --build-tests` builds.
         tests("SemelCrashTests", ["ChildProcesses", "Semel", "semel", "payments", asyncHTTPClient, nioCore, nioHTTP1]),
         tests("SemelServerTests", [
-            "SemelServer", "SemelSQLite", "semel", "SemelTesting", "ChildProcesses", asyncHTTPClient, hummingbird, httpTypes, lifecycle, logging, nioCore, nioHTTP1,
+            "SemelServer", "SemelSQLite", "semel", "SemelTesting", "ChildProcesses", "TestServers", asyncHTTPClient, hummingbird, httpTypes, lifecycle, logging, nioCore, nioHTTP1,
             nioPosix,
             .product(name: "HummingbirdCore", package: "hummingbird"),
             .product(name: "NIOSSL", package: "swift-nio-ssl"),

@@ -15,11 +15,17 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CSQLiteForBaseline", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .target(name: "CBaseline", dependencies: ["CSQLiteForBaseline"]),
+        .systemLibrary(name: "CMariaDBForBaseline", pkgConfig: "libmariadb", providers: [.apt(["libmariadb-dev"])]),
+        .target(name: "CMySQLBaseline", dependencies: ["CMariaDBForBaseline"]),
         .executableTarget(
             name: "semel-bench",
             dependencies: [
                 "CBaseline",
+                "CMySQLBaseline",
                 .product(name: "SemelSQLite", package: "semel"),
+                .product(name: "SemelMySQL", package: "semel"),
+                .product(name: "SemelPostgres", package: "semel"),
+                .product(name: "SemelRedis", package: "semel"),
                 .product(name: "SemelHummingbird", package: "semel"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),

@@ -1,9 +1,12 @@
 // 1. Orders: a function that takes effect once, together with the service's own tables (level `atomic`).
 //
 //     swift run orders [FILE]
+//     swift run orders --own-driver [FILE]
 //
-// Run it twice: the second run replays what the first one did.
+// Run it twice: the second run replays what the first one did. The second form does the same in a transaction of a driver
+// of its own (OwnDriver.swift).
 
+import Foundation
 import Semel
 import SemelSQLite
 
@@ -12,7 +15,12 @@ struct Order: Codable {
     var count: Int
 }
 
-let path = CommandLine.arguments.dropFirst().first ?? "orders.db"
+let arguments = CommandLine.arguments.dropFirst()
+if arguments.first == "--own-driver" {
+    try await ordersOnOwnDriver(path: arguments.dropFirst().first ?? "orders-own-driver.db")
+    exit(0)
+}
+let path = arguments.first ?? "orders.db"
 let store = try await SQLiteStore(
     path: path,
     configuration: .init(migrations: [

@@ -14,7 +14,7 @@ public import Semel
 /// All work is done by one thread of its own, in transactions that take whatever is waiting; nothing blocks the
 /// cooperative pool.
 public final class SQLiteStore: TransactionalStore {
-    private let writer: Writer
+    let writer: Writer
     private let observations = ObservationRegistry()
 
     public let capabilities = StoreCapabilities(engine: "sqlite", durability: .durable, isTransactional: true)

@@ -2,6 +2,8 @@ internal import Foundation
 package import Logging
 internal import Metrics
 package import Semel
+internal import SemelMySQL
+internal import SemelPostgres
 internal import SemelSQLite
 package import ServiceLifecycle
 internal import UnixSignals
@@ -92,6 +94,8 @@ package struct Server: Sendable {
     ) async throws(StartupError) -> (any OperationStore, close: @Sendable () async -> Void) {
         switch location {
         case .memory: return (MemoryStore(), {})
+        case .mysql(let url, _): return try await openMySQL(url, location, metrics, environment)
+        case .postgres(let url, _): return try await openPostgres(url, location, metrics, environment)
         case .sqlite(let path):
             var configuration = SQLiteStore.Configuration(metrics: metrics.store("sqlite"))
             configuration.recovery =
@@ -107,6 +111,54 @@ package struct Server: Sendable {
                 throw StartupError(opening: location, error)
             }
         }
+    }
+}
+
+extension Server {
+    fileprivate static func openPostgres(
+        _ url: String, _ location: StoreLocation, _ metrics: SemelMetrics, _ environment: Semel.Environment
+    ) async throws(StartupError) -> (any OperationStore, close: @Sendable () async -> Void) {
+        #if Postgres
+        do throws(StoreError) {
+            let configuration = PostgresStore.Configuration(metrics: metrics.store("postgres"))
+            let store = try await PostgresStore.open(url, configuration: configuration, environment: environment)
+            if let problem = weakness(of: store.capabilities) {
+                await store.close()
+                throw problem
+            }
+            return (store, { await store.close() })
+        } catch {
+            throw StartupError(opening: location, error)
+        }
+        #else
+        throw StartupError(.configuration, "This build of semel has no store on PostgreSQL.", remedy: "build it with the trait Postgres")
+        #endif
+    }
+
+    fileprivate static func openMySQL(
+        _ url: String, _ location: StoreLocation, _ metrics: SemelMetrics, _ environment: Semel.Environment
+    ) async throws(StartupError) -> (any OperationStore, close: @Sendable () async -> Void) {
+        #if MySQL
+        do throws(StoreError) {
+            let configuration = MySQLStore.Configuration(migratesByItself: false, metrics: metrics.store("mysql"))
+            let store = try await MySQLStore(url: url, configuration: configuration, environment: environment)
+            if let problem = weakness(of: store.capabilities) {
+                await store.close()
+                throw problem
+            }
+            return (store, { await store.close() })
+        } catch {
+            throw StartupError(opening: location, error)
+        }
+        #else
+        throw StartupError(.configuration, "This build of semel has no store in MySQL or MariaDB.", remedy: "build it with the trait MySQL")
+        #endif
+    }
+
+    /// The levels were computed for a store that keeps what it acknowledged: never a silent downgrade.
+    private static func weakness(of store: StoreCapabilities) -> StoreError? {
+        guard case .forgetful(let how) = store.durability else { return nil }
+        return StoreError(.misconfigured, "the server may lose what it acknowledged (\(how)): set it right there")
     }
 }
 

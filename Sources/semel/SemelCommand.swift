@@ -7,7 +7,7 @@ struct SemelCommand: AsyncParsableCommand {
         commandName: "semel", abstract: "Makes every write take effect exactly once.",
         discussion: "Exit codes: 0 fine, 1 a finding, 2 wrong usage or configuration, 3 something needed is unreachable.",
         version: Version.number,
-        subcommands: [ServeCommand.self, OperationsCommand.self, AuditCommand.self, ConfigurationCommand.self, VersionCommand.self])
+        subcommands: [ServeCommand.self, OperationsCommand.self, AuditCommand.self, ConfigurationCommand.self, StoreCommand.self, VersionCommand.self])
 
     /// As ArgumentParser's own, with our exit codes: its usage errors are 64.
     static func main() async {

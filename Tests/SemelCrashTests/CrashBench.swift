@@ -102,7 +102,7 @@ final class CrashBench: Sendable {
         request.headers.add(name: "Content-Type", value: "application/json")
         for (name, value) in headers { request.headers.add(name: name, value: value) }
         request.body = .bytes(ByteBuffer(string: #"{"order_id":"\#(key)","amount":500,"currency":"EUR"}"#))
-        let response = try await client.execute(request, timeout: .seconds(20))
+        let response = try await client.execute(request, timeout: .seconds(180))
         let body = try await response.body.collect(upTo: 16 << 20)
         return Answer(
             status: Int(response.status.code), body: String(buffer: body),
@@ -125,7 +125,7 @@ final class CrashBench: Sendable {
 
     /// How often the effect of `key` happened, as the payments service counts it.
     func effects(of key: String) async throws -> Int {
-        let response = try await client.execute(HTTPClientRequest(url: "http://127.0.0.1:\(paymentsPort)/ledger/keys"), timeout: .seconds(10))
+        let response = try await client.execute(HTTPClientRequest(url: "http://127.0.0.1:\(paymentsPort)/ledger/keys"), timeout: .seconds(180))
         let text = String(buffer: try await response.body.collect(upTo: 16 << 20))
         for line in text.split(separator: "\n") {
             guard let entry = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any],
@@ -137,7 +137,7 @@ final class CrashBench: Sendable {
     }
 
     func operations(_ gateway: Gateway, state: String) async throws -> Int {
-        let response = try await client.execute(HTTPClientRequest(url: "\(gateway.admin)/v1/operations?state=\(state)"), timeout: .seconds(10))
+        let response = try await client.execute(HTTPClientRequest(url: "\(gateway.admin)/v1/operations?state=\(state)"), timeout: .seconds(180))
         let body = Data(buffer: try await response.body.collect(upTo: 16 << 20))
         let object = try JSONSerialization.jsonObject(with: body) as? [String: Any]
         return try #require(object?["operations"] as? [Any]).count

@@ -21,7 +21,7 @@ struct HousekeepingTests {
 
     /// Housekeeping is done in idle moments, which tell nobody.
     private func eventually(_ comment: Comment, _ condition: () async throws -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(30)
+        let deadline = ContinuousClock.now + .seconds(120)
         while ContinuousClock.now < deadline {
             if try await condition() { return }
             try await Task.sleep(for: .milliseconds(100))

@@ -8,7 +8,6 @@ import SemelSQLite
 struct SQLiteSuite {
     private let folder: String
     private var report = Report()
-    private static let policy = PinnedPolicy(scene: "bench", text: "bench")
 
     init() throws {
         folder = (ProcessInfo.processInfo.environment["SEMEL_BENCH_FOLDER"] ?? FileManager.default.currentDirectoryPath) + "/.bench-sqlite-\(getpid())"
@@ -30,8 +29,8 @@ struct SQLiteSuite {
             rounds.append(
                 (
                     try baseline(pairs: 51_200, batch: 256, round), try baseline(pairs: 3000, batch: 1, round),
-                    try await rate(of: store, callers: 1, pairs: 3000), try await rate(of: store, callers: 64, pairs: 50_000),
-                    try await rate(of: store, callers: 512, pairs: 50_000)
+                    try await Load.rate(of: store, callers: 1, pairs: 3000), try await Load.rate(of: store, callers: 64, pairs: 50_000),
+                    try await Load.rate(of: store, callers: 512, pairs: 50_000)
                 ))
             let last = rounds[round]
             report.note(
@@ -50,16 +49,16 @@ struct SQLiteSuite {
         let millions = ProcessInfo.processInfo.environment["SEMEL_BENCH_KEYS"].flatMap { Int($0) } ?? 10_000_000
         guard millions > 0 else { return report.note("growth is left out") }
         let small = try await SQLiteStore(path: folder + "/small.db")
-        try await load(small, keys: 10_000)
+        try await Load.fill(small, keys: 10_000)
         let large = try await SQLiteStore(path: folder + "/large.db")
         let start = ContinuousClock.now
-        try await load(large, keys: millions)
+        try await Load.fill(large, keys: millions)
         report.note("loaded \(millions) keys in \(ContinuousClock.now - start)")
 
         var ratios: [Double] = []
         for _ in 0..<5 {
-            let few = try await rate(of: small, callers: 64, pairs: 20_000)
-            let many = try await rate(of: large, callers: 64, pairs: 20_000)
+            let few = try await Load.rate(of: small, callers: 64, pairs: 20_000)
+            let many = try await Load.rate(of: large, callers: 64, pairs: 20_000)
             report.note("pairs a second with 64 callers: \(Int(few)) among few keys, \(Int(many)) among \(millions)")
             ratios.append(few / many)
         }
@@ -86,81 +85,6 @@ struct SQLiteSuite {
         let seconds = baseline_claim_and_complete(path, CInt(pairs), CInt(batch))
         guard seconds > 0 else { throw BenchmarkError(description: "the C program failed") }
         return Double(pairs) / seconds
-    }
-
-    /// Claims and completes fresh keys one by one from so many tasks. Pairs a second.
-    private func rate(of store: SQLiteStore, callers: Int, pairs: Int) async throws -> Double {
-        let start = ContinuousClock.now
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            for _ in 0..<callers {
-                group.addTask {
-                    var generator = Generator()
-                    for _ in 0..<pairs / callers {
-                        let request = Self.request(&generator)
-                        guard case .granted(let grant) = try await store.claim(request),
-                            try await store.apply(.complete(Self.outcome), to: request.id, token: grant.token) == .applied
-                        else { throw BenchmarkError(description: "a fresh key was refused") }
-                    }
-                }
-            }
-            try await group.waitForAll()
-        }
-        return Double(pairs / callers * callers) / (ContinuousClock.now - start).seconds
-    }
-
-    /// Fills a store in large batches.
-    private func load(_ store: SQLiteStore, keys: Int) async throws {
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            for _ in 0..<4 {
-                group.addTask {
-                    var generator = Generator()
-                    for start in stride(from: 0, to: keys / 4, by: 2500) {
-                        let requests = (0..<min(2500, keys / 4 - start)).map { _ in Self.request(&generator) }
-                        let transitions = zip(requests, try await store.claim(requests)).compactMap { request, result in
-                            if case .granted(let grant) = result {
-                                Transition(id: request.id, token: grant.token, change: .complete(Self.outcome))
-                            } else {
-                                nil
-                            }
-                        }
-                        guard transitions.count == requests.count,
-                            try await store.apply(transitions).allSatisfy({ $0 == .applied })
-                        else { throw BenchmarkError(description: "a fresh key was refused") }
-                    }
-                }
-            }
-            try await group.waitForAll()
-        }
-    }
-
-    private static let outcome = Outcome(status: 200, body: .kept(Array(repeating: 0x78, count: 200)))
-    private static let scope = Scope("tenant/subject1")
-    private static let fingerprint = Fingerprint(of: Array("body".utf8))
-
-    /// A fresh key of 36 bytes in a scope of 16.
-    private static func request(_ generator: inout Generator) -> ClaimRequest {
-        var key = [UInt8](repeating: 0x30, count: 36)
-        key.withUnsafeMutableBytes { bytes in
-            bytes.storeBytes(of: generator.next(), as: UInt64.self)
-            bytes.storeBytes(of: generator.next(), toByteOffset: 8, as: UInt64.self)
-        }
-        guard let key = try? OperationKey(bytes: key) else { fatalError("36 bytes are a key") }
-        return ClaimRequest(
-            id: OperationID(scope: scope, key: key), fingerprint: fingerprint, owner: Owner(using: &generator),
-            lease: .seconds(30), onLapse: .uncertain, policy: policy)
-    }
-}
-
-/// SplitMix64 from a random start: drawing numbers must not cost what is measured a call into the kernel.
-struct Generator: RandomNumberGenerator {
-    private var state = UInt64.random(in: 0 ... .max)
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-        return value ^ (value >> 31)
     }
 }
 

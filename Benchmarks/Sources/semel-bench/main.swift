@@ -2,7 +2,7 @@ import Foundation
 
 // semel-bench: every figure as a ratio against the engine's own limit, measured in the same run; memory in MiB.
 //
-// usage: semel-bench [suite …] [--duration SECONDS]      suites: sqlite, http, gateway, memory
+// usage: semel-bench [suite …] [--duration SECONDS]      suites: sqlite, postgres, mysql, redis, http, gateway, memory
 //
 // The duration is that of the memory suite's load; 600 for a figure to rely on.
 var arguments = Array(CommandLine.arguments.dropFirst())
@@ -22,9 +22,12 @@ if let option = arguments.firstIndex(of: "--duration") {
 let loadDuration = duration
 let suites: [(name: String, run: () async throws -> Report)] = [
     ("sqlite", { try await SQLiteSuite().run() }),
+    ("postgres", { try await PostgresSuite().run() }),
+    ("redis", { try await RedisSuite().run() }),
     ("http", { try await HTTPSuite().run() }),
     ("gateway", { try await GatewaySuite().run() }),
     ("memory", { try await MemorySuite(duration: loadDuration).run() }),
+    ("mysql", { try await MySQLSuite().run() }),
 ]
 
 let wanted = arguments

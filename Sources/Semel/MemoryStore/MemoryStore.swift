@@ -285,3 +285,58 @@ extension StoredOperation {
         return String(repeating: "0", count: max(0, 20 - time.count)) + time + reference.description
     }
 }
+
+extension MemoryStore: RelocatableStore {
+    public func relocatable(
+        where isIncluded: @escaping @Sendable (OperationID) -> Bool, after cursor: String?, limit: Int
+    ) async throws(StoreError) -> RelocationPage {
+        state.withLock { state in
+            let now = state.now(on: clock)
+            var found = state.operations.keys.filter { isIncluded($0.id) }.compactMap { settle($0, at: now, in: &state) }
+            found.sort { $0.position < $1.position }
+            if let cursor { found.removeAll { $0.position <= cursor } }
+            let page = found.prefix(limit)
+            return RelocationPage(
+                records: page.map { relocatable($0, at: now, in: state) }, cursor: found.count > page.count ? page.last?.position : nil)
+        }
+    }
+
+    public func relocatable(_ ids: [OperationID]) async throws(StoreError) -> [RelocatableRecord] {
+        state.withLock { state in
+            let now = state.now(on: clock)
+            return ids.compactMap { id in settle(Key(id), at: now, in: &state).map { relocatable($0, at: now, in: state) } }
+        }
+    }
+
+    private func relocatable(_ operation: StoredOperation, at now: StoreTime, in state: State) -> RelocatableRecord {
+        RelocatableRecord(
+            id: operation.id, record: operation.record,
+            policy: state.policies[operation.record.policy] ?? PinnedPolicy(scene: operation.scene, text: ""),
+            leaseRemaining: operation.record.leaseUntil - now.lease)
+    }
+
+    public func adopt(_ records: [RelocatableRecord], above floor: Epoch) async throws(StoreError) {
+        state.withLock { state in
+            let now = state.now(on: clock)
+            state.lastEpoch = max(state.lastEpoch, floor)
+            for moved in records {
+                state.lastEpoch = max(state.lastEpoch, moved.record.epoch)
+                state.policies[moved.policy.hash] = moved.policy
+                let key = Key(moved.id)
+                commit(.remove, to: key, state.operations[key], in: &state)
+                commit(.put(moved.record(at: now)), to: key, nil, scene: moved.policy.scene, in: &state)
+            }
+        }
+    }
+
+    public func relinquish(_ ids: [OperationID]) async throws(StoreError) {
+        state.withLock { state in
+            for id in ids {
+                let key = Key(id)
+                commit(.remove, to: key, state.operations[key], in: &state)
+            }
+        }
+    }
+
+    public func highestEpoch() async throws(StoreError) -> Epoch { state.withLock { $0.lastEpoch } }
+}

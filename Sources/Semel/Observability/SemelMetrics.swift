@@ -11,6 +11,7 @@ public final class SemelMetrics: Sendable {
         var scenes: [String: SceneMetrics] = [:]
         var stores: [String: StoreMetrics] = [:]
         var degraded: [String: Meter] = [:]
+        var lockFailures: [String: Counter] = [:]
     }
 
     private let factory: any MetricsFactory
@@ -51,6 +52,20 @@ public final class SemelMetrics: Sendable {
         meter.set(isDegraded ? 1 : 0)
     }
 
+    /// `semel_optimistic_lock_failures_total{operation,reason}`; the operation is one of a fixed set of names.
+    public func optimisticLockFailed(operation: String, reason: OptimisticLockFailure.Reason) {
+        let counter = state.withLock { state in
+            let label = "\(operation) \(reason.rawValue)"
+            if let found = state.lockFailures[label] { return found }
+            let made = Counter(
+                label: "semel_optimistic_lock_failures_total", dimensions: [("operation", operation), ("reason", reason.rawValue)],
+                factory: factory)
+            state.lockFailures[label] = made
+            return made
+        }
+        counter.increment()
+    }
+
     /// `semel_telemetry_dropped_total{reason}`
     package func droppedSpans(_ reason: String) -> Counter {
         Counter(label: "semel_telemetry_dropped_total", dimensions: [("reason", reason)], factory: factory)
@@ -69,6 +84,7 @@ public final class SemelMetrics: Sendable {
         "semel_store_errors_total": "Calls that the store could not answer, by kind.",
         "semel_lease_lost_total": "Operations whose lease lapsed while they ran.",
         "semel_retries_total": "Further attempts at an operation, by their number.",
+        "semel_optimistic_lock_failures_total": "Changes under optimistic locking that were not made, by operation and reason.",
         "semel_telemetry_dropped_total": "Spans that were never sent, by why.",
         "semel_degraded": "1 while a component keeps less than its promise.",
     ]

@@ -245,19 +245,7 @@ extension Scene {
     }
 
     func replay<Value: Codable & Sendable>(_ record: Record, of id: OperationID) throws -> Performance<Value> {
-        let receipt = Receipt(operation: OperationReference(id), epoch: record.epoch, guarantee: guarantee)
-        guard let outcome = record.outcome, case .kept(let body) = outcome.body else {
-            throw OperationError(
-                code: .notReplayable, operation: receipt.operation,
-                message: "Operation \(receipt.operation) was applied, but what came of it was not kept.")
-        }
-        if outcome.status >= 400, let failure = try? JSONDecoder().decode(PermanentFailure.self, from: Data(body)) { throw failure }
-        guard let value = try? JSONDecoder().decode(Value.self, from: Data(body)) else {
-            throw OperationError(
-                code: .notReplayable, operation: receipt.operation,
-                message: "Operation \(receipt.operation) was applied, but what was recorded is no \(Value.self). Was its type changed since?")
-        }
-        return .replayed(value, receipt)
+        .replayed(try record.replayedValue(of: id), Receipt(operation: OperationReference(id), epoch: record.epoch, guarantee: guarantee))
     }
 
     private func receipt(of attempt: Attempt) -> Receipt {
@@ -293,6 +281,25 @@ extension Fingerprint {
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
         self.init(of: try encoder.encode(payload))
+    }
+}
+
+extension Record {
+    /// The value that was recorded.
+    /// - Throws: the ``PermanentFailure`` that was recorded instead; ``OperationError`` when there is no such value.
+    func replayedValue<Value: Decodable>(of id: OperationID) throws -> Value {
+        let reference = OperationReference(id)
+        guard let outcome, case .kept(let body) = outcome.body else {
+            throw OperationError(
+                code: .notReplayable, operation: reference, message: "Operation \(reference) was applied, but what came of it was not kept.")
+        }
+        if outcome.status >= 400, let failure = try? JSONDecoder().decode(PermanentFailure.self, from: Data(body)) { throw failure }
+        guard let value = try? JSONDecoder().decode(Value.self, from: Data(body)) else {
+            throw OperationError(
+                code: .notReplayable, operation: reference,
+                message: "Operation \(reference) was applied, but what was recorded is no \(Value.self). Was its type changed since?")
+        }
+        return value
     }
 }
 

@@ -27,17 +27,20 @@ public final class Observation: Sendable {
 }
 
 /// The observations of one process, woken by whoever commits a change.
-package final class ObservationRegistry: Sendable {
+package typealias ObservationRegistry = Observations<OperationID>
+
+/// Observations by whatever a store is told of changes by: a name that several keys share wakes too many, never too few.
+package final class Observations<Name: Hashable & Sendable>: Sendable {
     private struct State {
         var next: UInt64 = 0
-        var watchers: [OperationID: [UInt64: AsyncStream<Void>.Continuation]] = [:]
+        var watchers: [Name: [UInt64: AsyncStream<Void>.Continuation]] = [:]
     }
 
     private let state = Locked(State())
 
     package init() {}
 
-    package func observe(_ id: OperationID) -> Observation {
+    package func observe(_ id: Name) -> Observation {
         let (stream, continuation) = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
         let number = state.withLock { state in
             state.next += 1
@@ -54,8 +57,16 @@ package final class ObservationRegistry: Sendable {
 
     package var isEmpty: Bool { state.withLock { $0.watchers.isEmpty } }
 
-    package func signal(_ id: OperationID) {
+    package func isObserved(_ id: Name) -> Bool { state.withLock { $0.watchers[id] != nil } }
+
+    package func signal(_ id: Name) {
         let continuations = state.withLock { $0.watchers.isEmpty ? [] : $0.watchers[id].map { Array($0.values) } ?? [] }
+        for continuation in continuations { continuation.yield() }
+    }
+
+    /// For when nobody can say what changed.
+    package func signalAll() {
+        let continuations = state.withLock { $0.watchers.values.flatMap(\.values) }
         for continuation in continuations { continuation.yield() }
     }
 }

@@ -26,6 +26,16 @@ public struct StoreError: Error, Sendable, CustomStringConvertible {
         public static let inUse = Code("in-use")
         /// The store's place cannot be written, or its settings cannot be had.
         public static let misconfigured = Code("misconfigured")
+        /// The server refuses the user, the password or the certificate.
+        public static let credentialsRefused = Code("credentials-refused")
+        /// No encrypted connection as it was asked for.
+        public static let encryptionFailed = Code("encryption-failed")
+        /// The server is older than what this store needs.
+        public static let serverTooOld = Code("server-too-old")
+        /// The store's tables are not there, or older than this program.
+        public static let missingSchema = Code("missing-schema")
+        /// The server takes no writes: it is a replica.
+        public static let readOnly = Code("read-only")
     }
 
     public var code: Code

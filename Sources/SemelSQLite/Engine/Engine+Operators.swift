@@ -92,8 +92,12 @@ extension Engine {
 
     /// A part of a page: looks at no more than `rows` finished operations.
     ///
+    /// - Parameter onUnreadable: told of each finished record that cannot be read; a listing for people leaves them out.
     /// - Returns: what was found; where to go on, `nil` at the end.
-    func list(_ query: OperationQuery, from start: ListPosition, limit: Int, rows: Int) throws -> ([StoredOperation], ListPosition?) {
+    func list(
+        _ query: OperationQuery, from start: ListPosition, limit: Int, rows: Int,
+        onUnreadable: (RecordCodec.Failure, [UInt8]) throws -> Void = { _, _ in }
+    ) throws -> ([StoredOperation], ListPosition?) {
         // Claims wait while this thread looks, so it compares what is at hand, and builds only what the page needs.
         var candidates: [(time: Timestamp, reference: OperationReference, operation: StoredOperation)] = []
         if query.states.map({ !$0.isDisjoint(with: [.claimed, .verifying, .streaming, .uncertain]) }) ?? true {
@@ -128,10 +132,14 @@ extension Engine {
             var looked = 0
             while found.count < limit, try read.step() {
                 looked += 1
-                if case .success(let (id, record)) = decode(read.bytes(1)) {
+                let bytes = read.bytes(1)
+                switch decode(bytes) {
+                case .success(let (id, record)):
                     takeLive(upTo: record.changedAt)
                     guard found.count < limit else { return (found, position) }
                     if let operation = stored(id, record), query.matches(operation, at: now.retention) { found.append(operation) }
+                case .failure(let failure):
+                    try onUnreadable(failure, bytes)
                 }
                 position.row = read.integer(0)
             }

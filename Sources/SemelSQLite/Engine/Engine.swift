@@ -24,7 +24,7 @@ final class Engine {
     private var nextLiveRow: Int64
     private var nextRow: Int64
     private(set) var state: Schema.State
-    private var lastEpoch: Epoch
+    private(set) var lastEpoch: Epoch
     var sweep: Sweep?
 
     // The transaction under way.
@@ -336,6 +336,13 @@ final class Engine {
     func nextEpoch(after previous: Epoch) -> Epoch {
         lastEpoch = max(lastEpoch, previous).next(at: now.retention, in: state.incarnation)
         return lastEpoch
+    }
+
+    /// Later epochs are above this one, also after a crash. An epoch that was raised and not used is no loss.
+    func raiseEpochs(above floor: Epoch) {
+        guard floor > lastEpoch else { return }
+        lastEpoch = floor
+        isDirty = true
     }
 
     /// Notes the time about once a second, and epochs ahead of their use.

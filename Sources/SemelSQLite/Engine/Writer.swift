@@ -4,19 +4,9 @@ import Semel
 
 /// The thread that owns the connection, and its queue.
 ///
-/// Natural batching: whatever was queued while one transaction ran is the next one. There is no timer, so a lone call
-/// waits for nothing; under load hundreds of calls share one sync of the disk.
+/// Whatever was queued while one transaction ran is the next one: under load hundreds of calls share one sync of the disk.
 final class Writer: Sendable {
-    private struct Queue {
-        var jobs: [Job] = []
-        var isAsleep = false
-        var isClosing = false
-        var whenClosed: [UnsafeContinuation<Void, Never>] = []
-        var isClosed = false
-    }
-
-    private let queue = Locked(Queue())
-    private let wake = DispatchSemaphore(value: 0)
+    private let queue = BatchQueue<Job>()
     private let closed: StoreError
 
     /// Opens the engine on the new thread.
@@ -26,7 +16,7 @@ final class Writer: Sendable {
             let thread = Thread { [self] in
                 main(open, path: path, opened)
                 // The connection is gone, and with it the lock on the file; now everybody may be told.
-                announceClosed()
+                queue.announceEnd()
             }
             thread.name = "semel-sqlite"
             thread.stackSize = 1 << 20
@@ -43,40 +33,18 @@ final class Writer: Sendable {
     }
 
     func enqueue(_ job: Job) {
-        let (isRefused, wakes) = queue.withLock { queue in
-            if queue.isClosing { return (true, false) }
-            queue.jobs.append(job)
-            defer { queue.isAsleep = false }
-            return (false, queue.isAsleep)
-        }
-        if isRefused {
-            job.fail(closed)
-            job.resume()
-        } else if wakes {
-            wake.signal()
-        }
+        guard !queue.enqueue(job) else { return }
+        job.fail(closed)
+        job.resume()
     }
 
     /// Refuses new work; what was queued is still done.
-    func beginClosing() {
-        let wakes = queue.withLock { queue in
-            queue.isClosing = true
-            defer { queue.isAsleep = false }
-            return queue.isAsleep
-        }
-        if wakes { wake.signal() }
-    }
+    func beginClosing() { queue.close() }
 
     /// Returns when everything queued is done and the file is closed.
     func close() async {
-        beginClosing()
-        await withUnsafeContinuation { (caller: UnsafeContinuation<Void, Never>) in
-            let isClosed = queue.withLock { queue in
-                if !queue.isClosed { queue.whenClosed.append(caller) }
-                return queue.isClosed
-            }
-            if isClosed { caller.resume() }
-        }
+        queue.close()
+        await queue.end()
     }
 
     // MARK: The thread
@@ -99,17 +67,15 @@ final class Writer: Sendable {
         opened.resume(returning: .success(()))
         var pause = Self.idle
         while true {
-            switch next() {
+            switch queue.next(within: pause) {
             case .jobs(let jobs):
                 engine.run(jobs)
                 Self.answer(jobs)
                 engine.checkpointIfNeeded()
                 pause = Self.idle
-            case .sleep:
-                if wake.wait(timeout: .now() + pause) == .timedOut {
-                    pause = engine.tidyUp() ? .nanoseconds(0) : Self.longIdle
-                }
-            case .close:
+            case .nothing:
+                pause = engine.tidyUp() ? .nanoseconds(0) : Self.longIdle
+            case .end:
                 engine.close()
                 return
             }
@@ -123,36 +89,6 @@ final class Writer: Sendable {
             for job in jobs { job.resume() }
         } else {
             Task.detached(priority: .high) { for job in jobs { job.resume() } }
-        }
-    }
-
-    private func announceClosed() {
-        let callers = queue.withLock { queue in
-            queue.isClosed = true
-            defer { queue.whenClosed = [] }
-            return queue.whenClosed
-        }
-        for caller in callers { caller.resume() }
-    }
-
-    private enum Next {
-        case jobs([Job])
-        case sleep, close
-    }
-
-    private func next() -> Next {
-        queue.withLock { queue in
-            if !queue.jobs.isEmpty {
-                defer {
-                    queue.jobs = []
-                    queue.jobs.reserveCapacity(64)
-                }
-                queue.isAsleep = false
-                return .jobs(queue.jobs)
-            }
-            if queue.isClosing { return .close }
-            queue.isAsleep = true
-            return .sleep
         }
     }
 }

@@ -6,7 +6,8 @@ import Glibc
 /// range, so that a few reads of memory ask all of them at once.
 ///
 /// "Surely absent" is always true, because a range is complete before its bit is asked; "maybe" (0.1 % of the strangers
-/// per range) is looked up. It only saves reads and decides nothing (H32).
+/// per range) is looked up. It only saves reads and decides nothing (H32). For one range alone, `BlockedBloomFilter` is
+/// the better filter; this one asks eight at the price of one and can forget one of them.
 final class KeyFilter {
     static let columns = 8
 

@@ -1,6 +1,9 @@
 internal import HTTPTypes
 internal import Logging
+internal import Semel
 internal import SemelCore
+internal import SemelMySQL
+internal import SemelPostgres
 
 extension ConfigurationReader {
     func server(_ root: Section) -> ServerConfiguration {
@@ -38,7 +41,27 @@ extension ConfigurationReader {
             } else {
                 return .sqlite(path: path)
             }
-        case "postgres", "postgresql", "mysql", "mariadb", "redis", "rediss", "redis+cluster":
+        #if Postgres
+        case "postgres", "postgresql":
+            do throws(StoreError) {
+                return .postgres(url: text, place: try PostgresStore.place(of: text))
+            } catch {
+                mistake(node.place, "store", error.message, "write postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full")
+            }
+        #else
+        case "postgres", "postgresql": mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
+        #endif
+        #if MySQL
+        case "mysql", "mariadb":
+            do throws(StoreError) {
+                return .mysql(url: text, place: try MySQLStore.place(of: text))
+            } catch {
+                mistake(node.place, "store", error.message, "write mysql://USER@HOST:PORT/DATABASE?tls=verify")
+            }
+        #else
+        case "mysql", "mariadb": mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
+        #endif
+        case "redis", "rediss", "redis+cluster":
             mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
         default:
             let meant = Spelling.suggestion(for: scheme, among: ["sqlite", "memory"])

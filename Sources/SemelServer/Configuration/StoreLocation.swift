@@ -3,6 +3,10 @@ package import SemelCore
 /// Where the records are kept.
 package enum StoreLocation: Hashable, Sendable, CustomStringConvertible {
     case sqlite(path: String)
+    /// - Parameter place: the URL without user, password and options, for people.
+    case postgres(url: String, place: String)
+    /// MySQL or MariaDB.
+    case mysql(url: String, place: String)
     /// Forgets everything when the process ends: the level is `bestEffort` unless the target deduplicates.
     case memory
 
@@ -10,6 +14,8 @@ package enum StoreLocation: Hashable, Sendable, CustomStringConvertible {
     package var capabilities: StoreCapabilities {
         switch self {
         case .sqlite: StoreCapabilities(engine: "sqlite", durability: .durable, isTransactional: true)
+        case .postgres: StoreCapabilities(engine: "postgres", durability: .durable, isTransactional: true)
+        case .mysql: StoreCapabilities(engine: "mysql", durability: .durable, isTransactional: true)
         case .memory: StoreCapabilities(engine: "memory", durability: .forgetful("it lives in the memory of one process"), isTransactional: false)
         }
     }
@@ -18,6 +24,7 @@ package enum StoreLocation: Hashable, Sendable, CustomStringConvertible {
     package var description: String {
         switch self {
         case .sqlite(let path): "sqlite:\(path)"
+        case .postgres(_, let place), .mysql(_, let place): place
         case .memory: "memory"
         }
     }

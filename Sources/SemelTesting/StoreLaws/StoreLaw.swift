@@ -43,9 +43,40 @@ public struct StoreLaw: Sendable, CustomStringConvertible {
     /// - Throws: ``LawViolation`` with the whole history; an error of the store counts as one.
     @discardableResult
     public func check(_ subject: StoreSubject) async throws -> Verdict {
-        let missing = requires.subtracting(subject.capabilities)
+        try await check(StoreTrial(subject, law: name))
+    }
+
+    /// Holds fresh subjects to the law by a clock that nobody commands.
+    ///
+    /// Where the machine stood still for a good part of a moment, a broken law says nothing about the store: a lease had
+    /// lapsed before the law came to look at it. Then, and only then, it is checked again, with moments three times as long.
+    /// A law that is broken in good time is broken at once.
+    ///
+    /// - Parameters:
+    ///   - moment: that of the first subject, see ``StoreSubject/moment``.
+    ///   - times: how often it is checked at most; what the last check finds counts, however slow it was.
+    ///   - subject: makes a fresh subject with the moment given, for which time really passes.
+    /// - Throws: ``LawViolation`` with the whole history; an error of the store counts as one.
+    @discardableResult
+    public func check(
+        moment: Duration, times: Int = 4, _ subject: (_ moment: Duration) async throws -> StoreSubject
+    ) async throws -> Verdict {
+        var moment = moment
+        for _ in 1..<max(1, times) {
+            let trial = StoreTrial(try await subject(moment), law: name)
+            do {
+                return try await check(trial)
+            } catch let violation as LawViolation {
+                guard trial.delay > moment / 4 else { throw violation }
+                moment *= 3
+            }
+        }
+        return try await check(try await subject(moment))
+    }
+
+    private func check(_ trial: StoreTrial) async throws -> Verdict {
+        let missing = requires.subtracting(trial.subject.capabilities)
         guard missing.isEmpty else { return .notApplicable(missing: missing) }
-        let trial = StoreTrial(subject, law: name)
         do {
             try await body(trial)
         } catch let violation as LawViolation {
@@ -68,6 +99,11 @@ public struct StoreLaw: Sendable, CustomStringConvertible {
 }
 
 extension StoreLaw {
+    /// Those about time that are worth their waiting on a server's own clock, where the others let it pass at once.
+    public static let realTime: [StoreLaw] = [
+        leasesAreExact, lapsedClaimIsReclaimed, lapsedClaimBecomesUncertain, renewalKeepsAClaim, outcomeIsKept, keyIsKept,
+    ]
+
     /// Every law of the suite, in the order of an operation's life.
     public static let all: [StoreLaw] =
         claiming + fencing + lapsing + finishing + epochs + retaining + batching + outcomes + identities + waiting

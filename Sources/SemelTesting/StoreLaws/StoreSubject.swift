@@ -53,7 +53,7 @@ public struct StoreSubject: Sendable {
 
     /// A store inside this process, on a manual clock: no law waits for real.
     public init(
-        _ store: any OperationStore, clock: ManualStoreClock, patience: Duration = .seconds(20),
+        _ store: any OperationStore, clock: ManualStoreClock, patience: Duration = .seconds(120),
         seed: UInt64 = .random(in: 0...UInt64.max)
     ) {
         self.init(
@@ -66,7 +66,7 @@ public struct StoreSubject: Sendable {
     ///
     /// - Parameter moment: at least ten times a slow round trip.
     public init(
-        _ store: any OperationStore, moment: Duration = .milliseconds(300), patience: Duration = .seconds(20),
+        _ store: any OperationStore, moment: Duration = .milliseconds(300), patience: Duration = .seconds(120),
         seed: UInt64 = .random(in: 0...UInt64.max),
         elapse: @escaping @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
     ) {

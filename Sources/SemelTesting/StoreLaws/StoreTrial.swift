@@ -6,6 +6,8 @@ public final class StoreTrial: Sendable {
     private let law: String
     private let current: Locked<any OperationStore>
     private let steps = Locked([String]())
+    private let begun = ContinuousClock.now
+    private let waited = Locked(Duration.zero)
 
     init(_ subject: StoreSubject, law: String) {
         self.subject = subject
@@ -137,8 +139,13 @@ public final class StoreTrial: Sendable {
 
     public func elapse(_ duration: Duration) async throws {
         note("\(duration) pass")
+        waited.withLock { $0 += duration }
         try await subject.elapse(duration)
     }
+
+    /// How much later it is, in real time, than the law took account of: what all calls took together, and what every wait
+    /// took too long.
+    var delay: Duration { ContinuousClock.now - begun - waited.withLock { $0 } }
 
     // What only some backends can do; a law that calls these requires the capability.
 

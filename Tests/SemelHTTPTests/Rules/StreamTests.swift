@@ -261,7 +261,7 @@ struct StreamTests {
         }
     }
 
-    @Test("an answer that stops for longer than the policy allows is broken off, whoever makes it (H8)", .timeLimit(.minutes(1)))
+    @Test("an answer that stops for longer than the policy allows is broken off, whoever makes it (H8)", .timeLimit(.minutes(5)))
     func hangsWhileSending() async throws {
         let (clock, store, gate) = (ManualClock(), StoreDouble.durable(isTransactional: true), Gate())
         try await TestService.run(.test(progress: .seconds(5)), store: store, environment: clock.environment(), handler: { _, _ in
@@ -288,7 +288,7 @@ struct StreamTests {
         }
     }
 
-    @Test("one that stops before its beginning was sent is answered as lost, and nothing of it counts", .timeLimit(.minutes(1)))
+    @Test("one that stops before its beginning was sent is answered as lost, and nothing of it counts", .timeLimit(.minutes(5)))
     func hangsWhileHeldBack() async throws {
         let (clock, store) = (ManualClock(), StoreDouble.durable(isTransactional: true))
         let (written, gate, finished) = (Gate(), Gate(), Gate())

@@ -83,7 +83,7 @@ struct TestService: Sendable {
         if let key { request.headers.add(name: "Idempotency-Key", value: key) }
         for (name, value) in fields { request.headers.add(name: name, value: value) }
         if bytes.readableBytes > 0 { request.body = .bytes(bytes) }
-        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(60))
+        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(180))
         var body = ByteBuffer()
         for try await piece in response.body { body.writeImmutableBuffer(piece) }
         return Reply(status: Int(response.status.code), fields: response.headers.map { ($0.name, $0.value) }, body: Array(buffer: body))
@@ -96,7 +96,7 @@ extension TestService {
         var request = HTTPClientRequest(url: "http://127.0.0.1:\(port)/payments")
         request.method = .POST
         request.headers.add(name: "Idempotency-Key", value: #""key-1""#)
-        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(60))
+        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(180))
         replies.add()
         return Reply(status: Int(response.status.code), fields: [], body: Array(buffer: try await response.body.collect(upTo: 1 << 20)))
     }

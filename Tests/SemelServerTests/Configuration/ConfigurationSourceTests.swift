@@ -142,10 +142,11 @@ struct ConfigurationSourceTests {
         // Looked at so rarely that only the signal can be why.
         let bench = try Bench("drain: 5s\n", interval: .seconds(3600))
         var changes = bench.changes().makeAsyncIterator()
+        // The first signals may come before the handler stands: SIGHUP is ignored by this process until then. Said before the
+        // handler is set, which it would undo.
+        signal(SIGHUP, SIG_IGN)
         let running = Task { try await bench.source.run() }
         try bench.write("drain: 6s\n")
-        // The first signals may come before the handler stands: SIGHUP is ignored by this process until then.
-        signal(SIGHUP, SIG_IGN)
         let sending = Task {
             while !Task.isCancelled {
                 kill(getpid(), SIGHUP)

@@ -108,11 +108,11 @@ import Testing
                 let port = try await plane.port()
                 var request = HTTPClientRequest(url: "https://localhost:\(port)/v1/scenes")
                 request.headers.add(name: "Authorization", value: "Bearer viewer-secret")
-                let response = try await https.execute(request, timeout: .seconds(30))
+                let response = try await https.execute(request, timeout: .seconds(180))
                 #expect(response.status == .ok)
                 // In the clear there is nothing.
                 await #expect(throws: (any Error).self) {
-                    _ = try await PlaneUnderTest.client.execute(HTTPClientRequest(url: "http://localhost:\(port)/healthz"), timeout: .seconds(30))
+                    _ = try await PlaneUnderTest.client.execute(HTTPClientRequest(url: "http://localhost:\(port)/healthz"), timeout: .seconds(180))
                 }
             } catch {
                 Issue.record(error)

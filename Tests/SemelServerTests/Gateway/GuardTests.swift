@@ -284,18 +284,18 @@ struct GuardTests {
         }
     }
 
-    @Test("a client that takes nothing of its answer is let go of after the idle time", .timeLimit(.minutes(1)))
+    @Test("a client that takes nothing of its answer is let go of after the idle time", .timeLimit(.minutes(5)))
     func stuck() async throws {
-        let end = Gate()
+        let ends = Collected<Void>()
         // Long enough that a busy machine has read the request before.
-        try await withGuardedServer(idleTimeout: .seconds(1)) { request, writer in
-            defer { end.open() }
+        try await withGuardedServer(idleTimeout: .seconds(5)) { request, writer in
+            defer { ends.add(()) }
             try await writer.begin(.ok, [:])
             while true { try await writer.write(ByteBuffer(repeating: 0x61, count: 1 << 16)) }
         } _: { port in
             try await withConnection(to: port) { peer in
                 try await peer.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                await end.wait()
+                try await eventually({ !ends.values.isEmpty }, "the answer is given up")
             }
         }
     }

@@ -165,7 +165,7 @@ struct ScopedTargetTests {
         }
     }
 
-    @Test("a retry asks when nothing can be in flight by the scene its operation was claimed under (H57)", .timeLimit(.minutes(1)))
+    @Test("a retry asks when nothing can be in flight by the scene its operation was claimed under (H57)", .timeLimit(.minutes(5)))
     func boundAsPinned() async throws {
         let clock = ManualClock()
         let (askedAt, posts) = (Collected<Duration>(), Locked(0))

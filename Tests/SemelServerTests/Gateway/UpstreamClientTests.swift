@@ -91,13 +91,20 @@ struct UpstreamClientTests {
             try await peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
             _ = await peer.rest()
         }
-        let response = try await client(server.port) { $0.responseTimeout = .seconds(8) }.send(POST("/"))
-        do {
-            _ = try await response.collect(upTo: 100)
-            Issue.record("the body has an end")
-        } catch UpstreamFailure.lost(let why, let timedOut) {
-            #expect(timedOut, "\(why)")
+        // On a busy machine not even the beginning may come in time.
+        for limit in [Duration.seconds(1), .seconds(5), .seconds(60)] {
+            var hasBegun = false
+            do {
+                let response = try await client(server.port) { $0.responseTimeout = limit }.send(POST("/"))
+                hasBegun = true
+                _ = try await response.collect(upTo: 100)
+                Issue.record("the body has an end")
+            } catch UpstreamFailure.lost(let why, let timedOut) {
+                #expect(timedOut, "\(why)")
+            }
+            if hasBegun { return }
         }
+        Issue.record("no answer began")
     }
 
     @Test("an upstream that speaks something else: lost", arguments: ["SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.1 abc\r\n\r\n", "\0\0\0\u{12}\u{4}"])
@@ -225,7 +232,7 @@ struct UpstreamClientTests {
         }
         let client = try client(server.port) {
             $0.connections = 2
-            $0.responseTimeout = .seconds(20)
+            $0.responseTimeout = .seconds(180)
         }
         try await withThrowingTaskGroup(of: Int.self) { group in
             for _ in 0..<10 {
@@ -244,9 +251,9 @@ struct UpstreamClientTests {
     @Test("who waits too long for a connection is turned away, and takes no place")
     func turnsAway() async throws {
         let turnstile = Turnstile(places: 1, group: MultiThreadedEventLoopGroup.singleton)
-        let first = try #require(await turnstile.enter(within: .seconds(20)))
+        let first = try #require(await turnstile.enter(within: .seconds(120)))
         #expect(await turnstile.enter(within: .milliseconds(20)) == nil)
-        async let second = turnstile.enter(within: .seconds(20))
+        async let second = turnstile.enter(within: .seconds(120))
         first.leave()
         #expect(await second != nil)
     }

@@ -113,6 +113,7 @@ struct PrometheusRegistryTests {
         store.failed("full")
         metrics.setDegraded(true, component: "store")
         metrics.droppedSpans("queue-full").increment()
+        metrics.optimisticLockFailed(operation: "pay", reason: .conflict)
         let text = registry.exposition()
         for name in SemelMetrics.descriptions.keys { #expect(text.contains("# HELP \(name) ") && text.contains("# TYPE \(name) "), "\(name)") }
         #expect(text.contains("semel_rejected_total{reason=\"key-reused\",scene=\"s\"} 1\n"))

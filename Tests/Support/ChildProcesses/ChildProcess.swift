@@ -22,6 +22,10 @@ public final class ChildProcess: Sendable {
         var awaitingEnd: [CheckedContinuation<End, Never>] = []
     }
 
+    /// A child that is started between the making of another's pipe and its closing to children would keep that pipe open: as
+    /// long as a server lives, the other's output would not end.
+    private static let spawning = Locked(())
+
     public let identifier: pid_t
     /// Where its standard error goes.
     public let errors: URL
@@ -30,15 +34,22 @@ public final class ChildProcess: Sendable {
     /// Starts one of the package's executables, as built beside the tests.
     ///
     /// - Parameters:
-    ///   - environment: added to this process's own.
+    ///   - environment: added to this process's own, of which nothing named `SEMEL_…` is passed on.
     ///   - folder: its working directory, where the file of its standard error is made too.
-    public init(_ name: String, _ arguments: [String], environment: [String: String] = [:], in folder: URL) throws {
-        let program = try Self.products().appendingPathComponent(name)
+    public convenience init(_ name: String, _ arguments: [String], environment: [String: String] = [:], in folder: URL) throws {
+        try self.init(program: try Self.products().appendingPathComponent(name), arguments, environment: environment, in: folder)
+    }
+
+    /// Starts any program.
+    public init(program: URL, _ arguments: [String], environment: [String: String] = [:], in folder: URL) throws {
+        let name = program.lastPathComponent
         errors = folder.appendingPathComponent("\(name)-\(UUID().uuidString.prefix(8)).stderr")
         var pipe: [Int32] = [0, 0]
-        guard Foundation.pipe(&pipe) == 0 else { throw ChildError("no pipe for \(name): \(Self.reason(errno))") }
+        try Self.spawning.withLock { _ in
+            guard Foundation.pipe(&pipe) == 0 else { throw ChildError("no pipe for \(name): \(Self.reason(errno))") }
+            for end in pipe { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        }
         defer { close(pipe[1]) }
-        for end in pipe { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
 
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -59,13 +70,15 @@ public final class ChildProcess: Sendable {
         posix_spawnattr_setsigdefault(&attributes, &all)
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
 
-        let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+        // What is set for this run or in a developer's shell is no configuration of the program under test.
+        let inherited = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("SEMEL_") }
+        let variables = inherited.merging(environment) { $1 }
         // `env` becomes the program, in its folder.
         var argv: [UnsafeMutablePointer<CChar>?] = (["env", "-C", folder.path, program.path] + arguments).map { strdup($0) } + [nil]
         var envp: [UnsafeMutablePointer<CChar>?] = variables.map { strdup("\($0.key)=\($0.value)") } + [nil]
         defer { for text in argv + envp { free(text) } }
         var started: pid_t = 0
-        let failure = posix_spawn(&started, "/usr/bin/env", &actions, &attributes, &argv, &envp)
+        let failure = Self.spawning.withLock { _ in posix_spawn(&started, "/usr/bin/env", &actions, &attributes, &argv, &envp) }
         guard failure == 0 else {
             close(pipe[0])
             throw ChildError("cannot start \(program.path): \(Self.reason(failure))")

@@ -36,6 +36,7 @@ extension StoreLaw {
         try trial.expect(grant.kind, is: .first, "the kind of the grant")
         try trial.expect(grant.attempt, is: 1, "the attempt")
         try trial.expect(grant.token.owner, is: .ada, "the owner in the token")
+        try trial.expect(grant.traceID, is: TraceID(high: 0x0123_4567_89ab_cdef, low: .max), "the trace id in the grant")
         try trial.expect(
             grant.leaseRemaining > .zero && grant.leaseRemaining <= trial.moments(1), "the remaining lease is at most what was asked",
             actual: "\(grant.leaseRemaining)")
@@ -153,6 +154,13 @@ extension StoreLaw {
         let batch = [trial.request(.sample("4"), by: .ada, limited), trial.request(.sample("5"), by: .ada, limited)]
         let answers = try await trial.store.claim(batch)
         try trial.expect(answers, is: [.tooManyKeys, .tooManyKeys], "the answer to a batch of new keys")
+        // In the order of the batch; what is claimed without a limit takes room too.
+        let mixed = try await trial.store.claim(
+            (0..<12).map { number in
+                trial.request(.sample("mixed \(number)", in: Scope("mixed")), by: .ada) { $0.liveLimit = number % 2 == 0 ? 5 : nil }
+            })
+        trial.note("a batch claims 12 keys, every second one with a limit of 5: \(mixed.map(\.summary))")
+        try trial.expect(mixed.map(\.isGranted), is: (0..<12).map { $0 <= 5 || $0 % 2 == 1 }, "what is granted")
 
         try await trial.perform(.suspend(reason: "lost"), on: .sample("1"), with: first.token)
         let uncertain = try await trial.claim(.sample("4"), by: .ada, limited)

@@ -112,7 +112,7 @@ extension StoreLaw {
                 try trial.expect(page.operations.count <= limit, "a page holds at most \(limit)", actual: "\(page.operations.count)")
                 try trial.expect(pages <= 60, "the pages come to an end", actual: "\(pages) pages")
                 // Time goes on between two pages, as it does for a reader.
-                try await trial.subject.elapse(.milliseconds(2))
+                try await trial.elapse(.milliseconds(2))
             } while cursor != nil
             trial.note("a listing by \(limit) has \(pages) pages with \(found.count) operations")
             try trial.expect(found.count, is: 53, "the number of operations in pages of \(limit)")

@@ -89,7 +89,7 @@ struct PlaneUnderTest: Sendable {
     static let client = HTTPClient(
         eventLoopGroupProvider: .singleton,
         configuration: .init(
-            timeout: .init(connect: .seconds(10), read: .seconds(90)),
+            timeout: .init(connect: .seconds(120), read: .seconds(180)),
             connectionPool: .init(idleTimeout: .seconds(60), concurrentHTTP1ConnectionsPerHostSoftLimit: 256)))
 
     static func run(
@@ -134,7 +134,7 @@ struct PlaneUnderTest: Sendable {
             if !fields.contains(where: { $0.0 == "Content-Type" }) { request.headers.add(name: "Content-Type", value: "application/json") }
         }
         for (name, value) in fields { request.headers.replaceOrAdd(name: name, value: value) }
-        let response = try await Self.client.execute(request, timeout: .seconds(90))
+        let response = try await Self.client.execute(request, timeout: .seconds(180))
         let answer = PlaneAnswer(
             status: Int(response.status.code), fields: response.headers,
             body: Array(buffer: try await response.body.collect(upTo: 64 << 20)))
@@ -214,7 +214,7 @@ extension JSONValue {
 
 /// Asks again until it holds, for what has no signal outside of the server.
 func eventually(_ condition: () async throws -> Bool, _ comment: Comment) async throws {
-    let deadline = ContinuousClock.now + .seconds(20)
+    let deadline = ContinuousClock.now + .seconds(120)
     while ContinuousClock.now < deadline {
         if try await condition() { return }
         try await Task.sleep(for: .milliseconds(5))

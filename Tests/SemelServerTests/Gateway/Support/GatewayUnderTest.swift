@@ -48,7 +48,7 @@ struct GatewayUnderTest: Sendable {
         request.method = method
         for (name, value) in fields { request.headers.add(name: name, value: value) }
         if let body { request.body = .bytes(ByteBuffer(string: body)) }
-        let response = try await PlaneUnderTest.client.execute(request, timeout: .seconds(60))
+        let response = try await PlaneUnderTest.client.execute(request, timeout: .seconds(180))
         return PlaneAnswer(
             status: Int(response.status.code), fields: response.headers, body: Array(buffer: try await response.body.collect(upTo: 64 << 20)))
     }

@@ -15,10 +15,12 @@ final class SemelProcess: Sendable {
     static let client = HTTPClient(eventLoopGroupProvider: .singleton)
 
     /// Starts it, and returns once it listens.
-    /// - Parameter text: the configuration but for the addresses and the store, which is in `folder`.
-    init(_ text: String, in folder: String, environment: [String: String] = [:]) async throws {
+    /// - Parameters:
+    ///   - text: the configuration but for the addresses and the store.
+    ///   - store: a file in `folder`, when `nil`.
+    init(_ text: String, store: String? = nil, in folder: String, environment: [String: String] = [:]) async throws {
         let file = folder + "/semel.yaml"
-        try "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstore: sqlite:\(folder)/semel.db\n\(text)".write(
+        try "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstore: \"\(store ?? "sqlite:\(folder)/semel.db")\"\n\(text)".write(
             toFile: file, atomically: true, encoding: .utf8)
         process = try ChildProcess("semel", ["serve", "--config", file], environment: environment, in: URL(fileURLWithPath: folder))
         let words = try await process.line(beginning: "ready semel ").split(separator: " ")
@@ -71,7 +73,7 @@ final class SemelProcess: Sendable {
     }
 
     private func send(_ request: HTTPClientRequest) async throws -> Answer {
-        let response = try await Self.client.execute(request, timeout: .seconds(60))
+        let response = try await Self.client.execute(request, timeout: .seconds(180))
         let body = try await response.body.collect(upTo: 16 << 20)
         return Answer(status: Int(response.status.code), headers: response.headers, text: String(buffer: body))
     }

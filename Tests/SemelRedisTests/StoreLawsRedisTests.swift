@@ -1,0 +1,71 @@
+import Foundation
+import Semel
+@testable import SemelRedis
+import SemelTesting
+import Testing
+
+/// The laws let time pass by asking the scripts for no less than a later time, which is how a process whose server's clock
+/// was set back goes on: everything is as on the server's own clock, and nobody waits. Some laws also wait for that clock.
+@Suite("Redis upholds the store laws")
+struct StoreLawsRedisTests {
+    private static let turnstile = Turnstile(8)
+
+    /// A fresh one, under a prefix of its own.
+    /// - Parameter moment: `nil` where time passes at once.
+    private func subject(cluster: Bool, moment: Duration? = nil) async throws -> (StoreSubject, RedisStore) {
+        let location = try await SharedRedis.location(cluster: cluster)
+        let configuration = RedisStore.Configuration(patience: .seconds(60), purgesByItself: false)
+        let time = SeenTime(isShared: true)
+        @Sendable func open() async throws -> RedisStore {
+            try await RedisStore(location, configuration: configuration, time: moment == nil ? time : nil)
+        }
+        let store = try await open()
+        // Each of the many steps by chance is a round trip, and others compare the rules with more of them.
+        var subject = StoreSubject(store, moment: moment ?? .seconds(60))
+        if moment == nil { subject.elapse = { time.pass($0, from: SystemStoreClock().now().retention) } }
+        subject.reopen = { try await open() }
+        subject.connect = { try await open() }
+        subject.corrupt = { id, state in try await store.plant(state: state, in: id) }
+        return (subject, store)
+    }
+
+    private func check(_ law: StoreLaw, cluster: Bool) async throws {
+        await Self.turnstile.enter()
+        defer { Self.turnstile.leave() }
+        let (subject, store) = try await subject(cluster: cluster)
+        let verdict = try await law.check(subject)
+        try await store.erase()
+        if case .notApplicable(let missing) = verdict {
+            try Test.cancel("not applicable: a Redis has no \(missing.map(\.rawValue).sorted().joined(separator: ", "))")
+        }
+    }
+
+    @Test("upholds, alone", arguments: StoreLaw.all)
+    func upholds(_ law: StoreLaw) async throws { try await check(law, cluster: false) }
+
+    @Test("upholds, as a cluster of three", arguments: StoreLaw.all)
+    func upholdsAsCluster(_ law: StoreLaw) async throws { try await check(law, cluster: true) }
+
+    @Test("upholds, by the server's own clock", arguments: StoreLaw.realTime)
+    func upholdsInRealTime(_ law: StoreLaw) async throws {
+        var stores: [RedisStore] = []
+        let verdict = try await law.check(moment: .seconds(1)) { moment in
+            let (subject, store) = try await subject(cluster: false, moment: moment)
+            stores.append(store)
+            return subject
+        }
+        #expect(verdict == .upheld)
+        for store in stores { try await store.erase() }
+    }
+
+    @Test("is excused from no law but those about a clock that can be set and leases that rest on a process")
+    func isExcused() async throws {
+        let store = try await SharedRedis.store()
+        var subject = StoreSubject(store)
+        subject.reopen = { store }
+        subject.connect = { store }
+        subject.corrupt = { _, _ in }
+        let expected: [StoreLaw] = [.epochsSurviveABackwardClock, .reopeningEndsLeases]
+        #expect(StoreLaw.notApplicable(to: subject).map(\.name) == expected.map(\.name))
+    }
+}
