@@ -19,9 +19,9 @@ test: ## Run all tests, with every optional part; needs nothing started
 	@scripts/install
 	@scripts/test
 
-build: ## Build everything in release mode
+build: ## Build everything in release mode, with every optional part
 	@scripts/install
-	swift build -c release
+	swift build -c release --enable-all-traits
 
 bench: ## Run the benchmarks: ratios against the limit, measured in one run
 	@scripts/install benchmarks

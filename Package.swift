@@ -58,7 +58,7 @@ let package = Package(
         .trait(name: "JWT", description: "Scopes taken from a verified JSON Web Token (needs jwt-kit)."),
         .trait(name: "MySQL", description: "The store in MySQL or MariaDB (needs libmariadb)."),
         .trait(name: "Postgres", description: "The store on PostgreSQL (needs libpq)."),
-        .default(enabledTraits: ["JWT", "MySQL", "Postgres"]),
+        .default(enabledTraits: ["JWT"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

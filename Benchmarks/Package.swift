@@ -7,7 +7,7 @@ let package = Package(
     name: "semel-benchmarks",
     platforms: [.macOS(.v15)],
     dependencies: [
-        .package(name: "semel", path: ".."),
+        .package(name: "semel", path: "..", traits: ["MySQL", "Postgres"]),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
