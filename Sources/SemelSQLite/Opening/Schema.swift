@@ -1,3 +1,4 @@
+import CSQLite
 import Crypto
 import Semel
 
@@ -64,12 +65,32 @@ enum Schema {
         }
         for step in steps[Int(found)...] { try database.execute(step) }
         if found > 0, found < version { try database.execute("UPDATE semel_state SET version = \(version)") }
+        try checkDefinitions(of: database)
 
         let read = try database.prepare("SELECT file, incarnation, seen, epoch FROM semel_state", isPersistent: false)
         guard try read.step() else { return nil }
         return State(
             file: read.bytes(0), incarnation: Incarnation(rawValue: UInt16(clamping: read.integer(1))),
             seen: Timestamp(microseconds: read.integer(2)), epoch: Epoch(rawValue: UInt64(bitPattern: read.integer(3))))
+    }
+
+    /// The definitions must be those that the steps make, to the letter: SQLite's integrity check does not look at them, and
+    /// one changed letter can make another column of the same bytes, and so an empty table of a full one (H18).
+    private static func checkDefinitions(of database: Database) throws {
+        let made = try Database(path: ":memory:", vfs: nil)
+        for step in steps { try made.execute(step) }
+        let missing = try definitions(of: made).subtracting(definitions(of: database))
+        guard missing.isEmpty else {
+            throw SQLiteError(code: SQLITE_CORRUPT, message: "the definition of \(missing.sorted()[0].prefix { $0 != "\n" }) is not the one it was made with")
+        }
+    }
+
+    private static func definitions(of database: Database) throws -> Set<String> {
+        let read = try database.prepare(
+            "SELECT type || ' ' || name || char(10) || tbl_name || char(10) || ifnull(sql, '') FROM sqlite_master", isPersistent: false)
+        var definitions: Set<String> = []
+        while try read.step() { definitions.insert(read.text(0)) }
+        return definitions
     }
 
     static func write(_ state: State, to database: Database) throws {
