@@ -102,7 +102,7 @@ let package = Package(
 
         // The program.
         library("SemelServer", [
-            "SemelHTTP", "SemelSQLite", "SemelPostgres", "SemelMySQL", hummingbird, asyncHTTPClient, httpTypes, lifecycle, logging, metrics, crypto,
+            "SemelHTTP", "SemelSQLite", "SemelPostgres", "SemelMySQL", "SemelRedis", hummingbird, asyncHTTPClient, httpTypes, lifecycle, logging, metrics, crypto,
             nioCore, nioPosix, nioHTTP1,
             .product(name: "HummingbirdCore", package: "hummingbird"),
             .product(name: "HummingbirdTLS", package: "hummingbird"),
@@ -114,7 +114,7 @@ let package = Package(
         ]),
         .systemLibrary(name: "CMalloc"),
         executable("semel", [
-            "SemelServer", "SemelPostgres", "SemelMySQL", "CMalloc", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            "SemelServer", "SemelPostgres", "SemelMySQL", "SemelRedis", "CMalloc", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
         ]),
 
         // For tests, ours and our users'. Production never imports it.
@@ -133,8 +133,8 @@ let package = Package(
         // A process to kill, and a disk to break, for the tests of the embedded store.
         executable("store-worker", ["SemelSQLite"], path: "Tests/Support/StoreWorker"),
         .target(name: "FaultyDisk", dependencies: ["CSQLite"], path: "Tests/Support/FaultyDisk"),
-        tests("SemelMySQLTests", ["SemelMySQL", "SemelTesting", "TestProxy", "TestServers"]),
-        tests("SemelPostgresTests", ["SemelPostgres", "SemelTesting", "TestProxy", "TestServers"]),
+        tests("SemelMySQLTests", ["SemelMySQL", "SemelTesting", "ChildProcesses", "TestProxy", "TestServers"]),
+        tests("SemelPostgresTests", ["SemelPostgres", "SemelTesting", "ChildProcesses", "TestProxy", "TestServers"]),
         // Real servers, started by scripts/servers.
         .target(name: "TestServers", dependencies: ["Semel", "ChildProcesses"], path: "Tests/Support/TestServers", swiftSettings: settings),
         // A proxy that delays, cuts and stops a connection to a real server.

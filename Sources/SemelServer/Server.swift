@@ -4,6 +4,7 @@ internal import Metrics
 package import Semel
 internal import SemelMySQL
 internal import SemelPostgres
+internal import SemelRedis
 internal import SemelSQLite
 package import ServiceLifecycle
 internal import UnixSignals
@@ -95,6 +96,13 @@ package struct Server: Sendable {
         switch location {
         case .memory: return (MemoryStore(), {})
         case .mysql(let url, _): return try await openMySQL(url, location, metrics, environment)
+        case .redis(let url, _):
+            do {
+                let store = try await RedisStore(url: url, environment: environment)
+                return (store, { store.close() })
+            } catch {
+                throw StartupError(opening: location, error)
+            }
         case .postgres(let url, _): return try await openPostgres(url, location, metrics, environment)
         case .sqlite(let path):
             var configuration = SQLiteStore.Configuration(metrics: metrics.store("sqlite"))

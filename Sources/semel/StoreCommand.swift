@@ -3,6 +3,7 @@ import Semel
 import SemelCore
 import SemelMySQL
 import SemelPostgres
+import SemelRedis
 import SemelServer
 
 struct StoreCommand: AsyncParsableCommand {
@@ -37,6 +38,7 @@ struct StoreCommand: AsyncParsableCommand {
         func run() async throws {
             let versions: (from: Int, to: Int)?
             do throws(StoreError) { versions = try await migrated() } catch { throw CommandFailure(error) }
+            if isRedis(url) { return Terminal.standardOutput.write("A store in Redis has no tables: there is nothing to migrate.\n") }
             guard let (from, to) = versions else { throw noServer(url) }
             Terminal.standardOutput.write(from == to ? "The schema has version \(to) already.\n" : "The schema is at version \(to) now, it had \(from).\n")
         }
@@ -58,9 +60,11 @@ private func isPostgres(_ url: String) -> Bool { url.hasPrefix("postgres://") ||
 
 private func isMySQL(_ url: String) -> Bool { url.hasPrefix("mysql://") || url.hasPrefix("mariadb://") }
 
+private func isRedis(_ url: String) -> Bool { ["redis", "rediss", "redis+cluster", "rediss+cluster"].contains(url.prefix { $0 != ":" }) }
+
 private func noServer(_ url: String) -> CommandFailure {
     let scheme = String(url.prefix { $0 != ":" })
-    return CommandFailure(.usage, "there is no server to ask for a store \(scheme): the URL must begin with postgres:// or mysql:// (sqlite and memory need no server)")
+    return CommandFailure(.usage, "there is no server to ask for a store \(scheme): the URL must begin with postgres://, mysql://, redis:// or redis+cluster:// (sqlite and memory need no server)")
 }
 
 extension CommandFailure {
@@ -82,6 +86,12 @@ private struct StoreReport {
 
     /// - Returns: `nil` for a store that this build has not, or that has no server.
     private static func look(at url: String) async throws(StoreError) -> StoreReport? {
+        if isRedis(url) {
+            let found = try await RedisStore.check(try RedisLocation(url))
+            return StoreReport(
+                found.location, "Redis " + found.versions.joined(separator: ", "), found.durability, found.format, found.clockOffset, [],
+                level: "as the effect allows, but atomic")
+        }
         #if Postgres
         if isPostgres(url) {
             let found = try await PostgresStore.inspect(url)
@@ -100,11 +110,12 @@ private struct StoreReport {
     }
 
     private init(
-        _ place: String, _ server: String, _ durability: StoreCapabilities.Durability, _ schema: Int?, _ offset: Duration, _ problems: [StoreError]
+        _ place: String, _ server: String, _ durability: StoreCapabilities.Durability, _ schema: Int?, _ offset: Duration, _ problems: [StoreError],
+        level best: String = "up to atomic"
     ) {
         let (durability, level) =
             switch durability {
-            case .durable: ("durable", "up to atomic")
+            case .durable: ("durable", best)
             case .forgetful(let how): ("may lose what it acknowledged: \(how)", "bestEffort, unless the target deduplicates")
             }
         self.place = place

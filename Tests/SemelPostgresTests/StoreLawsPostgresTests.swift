@@ -1,4 +1,5 @@
 #if Postgres
+import ChildProcesses
 import Semel
 @testable import SemelPostgres
 import SemelTesting
@@ -17,6 +18,16 @@ struct StoreLawsPostgresTests {
     @Test("upholds, by the server's own clock", arguments: StoreLaw.realTime)
     func upholdsInRealTime(_ law: StoreLaw) async throws {
         try await withSubjects { subjects in try await law.check(moment: .seconds(1)) { try await subjects.inRealTime($0) } }
+    }
+
+    @Test("has the row of the README's guarantee table that its capabilities give")
+    func row() async throws {
+        try await withSubjects {
+            let row = GuaranteeRow("PostgreSQL", try await $0.ahead())
+            let readme = try Repository.text(of: "README.md")
+            #expect(row.isIn(readme), "README.md lacks this row: \(row.markdown)")
+            return .upheld
+        }
     }
 
     @Test("is excused from no law but those about a clock that can be set and leases that rest on a process")

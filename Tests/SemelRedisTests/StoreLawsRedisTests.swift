@@ -1,4 +1,5 @@
 import Foundation
+import ChildProcesses
 import Semel
 @testable import SemelRedis
 import SemelTesting
@@ -58,13 +59,25 @@ struct StoreLawsRedisTests {
         for store in stores { try await store.erase() }
     }
 
-    @Test("is excused from no law but those about a clock that can be set and leases that rest on a process")
-    func isExcused() async throws {
+    private func subject() async throws -> StoreSubject {
         let store = try await SharedRedis.store()
         var subject = StoreSubject(store)
         subject.reopen = { store }
         subject.connect = { store }
         subject.corrupt = { _, _ in }
+        return subject
+    }
+
+    @Test("has the row of the README's guarantee table that its capabilities give")
+    func row() async throws {
+        let row = GuaranteeRow("Redis, its Cluster, as most are set up", try await subject())
+        let readme = try Repository.text(of: "README.md")
+        #expect(row.isIn(readme), "README.md lacks this row: \(row.markdown)")
+    }
+
+    @Test("is excused from no law but those about a clock that can be set and leases that rest on a process")
+    func isExcused() async throws {
+        let subject = try await subject()
         let expected: [StoreLaw] = [.epochsSurviveABackwardClock, .reopeningEndsLeases]
         #expect(StoreLaw.notApplicable(to: subject).map(\.name) == expected.map(\.name))
     }

@@ -52,7 +52,7 @@ public struct RedisLocation: Hashable, Sendable, CustomStringConvertible {
         func wrong(_ what: String) -> StoreError {
             StoreError(
                 .misconfigured,
-                "The Redis URL \(Self.shown(url)) \(what). Remedy: write redis://[user:password@]host:port[/database], rediss:// for TLS, or redis+cluster://host:port,host:port."
+                "The Redis URL \(Self.shown(url)) \(what): write redis://[user:password@]host:port[/database], rediss:// for TLS, or redis+cluster://host:port,host:port"
             )
         }
         guard let separator = url.range(of: "://") else { throw wrong("has no scheme") }

@@ -4,6 +4,7 @@ internal import Semel
 internal import SemelCore
 internal import SemelMySQL
 internal import SemelPostgres
+internal import SemelRedis
 
 extension ConfigurationReader {
     func server(_ root: Section) -> ServerConfiguration {
@@ -61,8 +62,12 @@ extension ConfigurationReader {
         #else
         case "mysql", "mariadb": mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
         #endif
-        case "redis", "rediss", "redis+cluster":
-            mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
+        case "redis", "rediss", "redis+cluster", "rediss+cluster":
+            do throws(StoreError) {
+                return .redis(url: text, place: "\(try RedisLocation(text))")
+            } catch {
+                mistake(node.place, "store", error.message, "write redis://USER:PASSWORD@HOST:PORT or redis+cluster://HOST:PORT,HOST:PORT")
+            }
         default:
             let meant = Spelling.suggestion(for: scheme, among: ["sqlite", "memory"])
             mistake(node.place, "store", "`\(text)` is not a store", meant.map { "did you mean `\($0 == "sqlite" ? "sqlite:PATH" : $0)`?" } ?? "use sqlite:PATH or memory")

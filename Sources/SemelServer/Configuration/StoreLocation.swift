@@ -7,6 +7,8 @@ package enum StoreLocation: Hashable, Sendable, CustomStringConvertible {
     case postgres(url: String, place: String)
     /// MySQL or MariaDB.
     case mysql(url: String, place: String)
+    /// One Redis, or a cluster of them.
+    case redis(url: String, place: String)
     /// Forgets everything when the process ends: the level is `bestEffort` unless the target deduplicates.
     case memory
 
@@ -16,6 +18,8 @@ package enum StoreLocation: Hashable, Sendable, CustomStringConvertible {
         case .sqlite: StoreCapabilities(engine: "sqlite", durability: .durable, isTransactional: true)
         case .postgres: StoreCapabilities(engine: "postgres", durability: .durable, isTransactional: true)
         case .mysql: StoreCapabilities(engine: "mysql", durability: .durable, isTransactional: true)
+        // Few are set up to keep everything; what this one keeps is read when it is opened, and may raise the level.
+        case .redis: StoreCapabilities(engine: "redis", durability: .forgetful("unless every write is synced and nothing fails over"), isTransactional: false)
         case .memory: StoreCapabilities(engine: "memory", durability: .forgetful("it lives in the memory of one process"), isTransactional: false)
         }
     }
@@ -24,7 +28,7 @@ package enum StoreLocation: Hashable, Sendable, CustomStringConvertible {
     package var description: String {
         switch self {
         case .sqlite(let path): "sqlite:\(path)"
-        case .postgres(_, let place), .mysql(_, let place): place
+        case .postgres(_, let place), .mysql(_, let place), .redis(_, let place): place
         case .memory: "memory"
         }
     }

@@ -1,5 +1,6 @@
 import ChildProcesses
 import Foundation
+import NIOHTTP1
 import SemelCore
 import TestServers
 import Testing
@@ -107,6 +108,28 @@ struct StoreCommandTests {
         for command in ["check", "migrate"] {
             let none = try await semel("store", command, "sqlite:a.db")
             #expect(none.code == .code(2) && none.errors.contains("no server to ask"), "\(none)")
+        }
+    }
+
+    @Test("a Redis is checked and has nothing to migrate, and serve keeps its answers there, at the level that it gives, killed or not")
+    func redis() async throws {
+        let place = try await TestServer.url("SEMEL_TEST_REDIS", script: "start-redis").replacing("redis://", with: "")
+        let url = "redis://\(place)?prefix=t\(UUID().uuidString.prefix(8)):"
+        let check = try await semel("store", "check", url)
+        #expect(check.code == .code(0) && check.output.contains("bestEffort, unless the target deduplicates") && check.output.contains("appendfsync"), "\(check)")
+        let migrate = try await semel("store", "migrate", url)
+        #expect(migrate.code == .code(0) && migrate.output.contains("nothing to migrate"), "\(migrate)")
+
+        let upstream = try await ObservabilityTests.upstream()
+        try await withTemporaryFolder { folder in
+            let server = try await SemelProcess(ObservabilityTests.configuration(upstream.port), store: url, in: folder)
+            let first = try await server.pay("/pay/201", key: "redis-store")
+            #expect(first.status == 201)
+            #expect(await server.end(SIGKILL) == -SIGKILL)
+            let again = try await SemelProcess(ObservabilityTests.configuration(upstream.port), store: url, in: folder)
+            let replay = try await again.pay("/pay/201", key: "redis-store")
+            #expect(replay.status == 201 && replay.isReplay && replay.headers.first(name: "Semel-Guarantee") == "bestEffort", "\(replay)")
+            #expect(upstream.received.count == 1)
         }
     }
 
