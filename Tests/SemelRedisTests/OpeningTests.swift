@@ -35,7 +35,7 @@ struct OpeningTests {
     func misconfigured(_ url: String) {
         #expect {
             try RedisLocation(url)
-        } throws: { ($0 as? StoreError)?.code == .misconfigured && "\($0)".contains("Remedy") }
+        } throws: { ($0 as? StoreError)?.code == .misconfigured && "\($0)".contains(": write redis://") }
     }
 
     @Test("a URL says everything, and shows no password")
