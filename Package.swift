@@ -112,8 +112,10 @@ let package = Package(
             .product(name: "Yams", package: "Yams"),
             .product(name: "JWTKit", package: "jwt-kit", condition: .when(traits: ["JWT"])),
         ]),
+        .systemLibrary(name: "CMalloc"),
         executable("semel", [
             "SemelServer", "SemelPostgres", "SemelMySQL", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            "SemelServer", "CMalloc", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
         ]),
 
         // For tests, ours and our users'. Production never imports it.

@@ -25,40 +25,68 @@ struct MemorySuite {
 
     consuming func run() async throws -> Report {
         defer { try? FileManager.default.removeItem(atPath: folder) }
-        try await inFlight()
+        try await inFlight(connections: nil)
+        try await inFlight(connections: Self.connectionsToService())
         try await overTime()
         return report
     }
 
     // MARK: In flight
 
-    private mutating func inFlight() async throws {
-        let connections = try Self.connectionsToService()
+    /// - Parameter connections: to the service; `nil` for as many as the program opens by default. The other requests are
+    ///   claimed and wait for their turn.
+    private mutating func inFlight(connections: Int?) async throws {
         let service = try Program("semel-bench", ["late-service"])
         defer { service.end() }
         // Its own temporary folder, so that the spool is where the report says.
-        let gateway = try Program.gateway(
-            configuration(service: try service.port(), "connections: \(connections), timeout: 1h"), folder: folder)
+        let options = connections.map { "connections: \($0), timeout: 1h" } ?? "timeout: 1h"
+        let gateway = try Program.gateway(configuration(service: try service.port(), options), folder: folder)
         defer { gateway.end() }
-        let port = try gateway.port()
+        let (port, admin) = try gateway.ports()
         let before = try gateway.memory("VmRSS")
 
         let clients = try await Clients.send(Self.requests, bodyLength: Self.bodyLength, to: port)
-        // Each request that the service may have at one time was taken in whole, and so were those that wait for their turn:
-        // their clients were let finish.
         let deadline = ContinuousClock.now + .seconds(120)
-        while try Int(service.ask("count")) != connections {
-            guard ContinuousClock.now < deadline else { throw BenchmarkError(description: "the service got \(try service.ask("count")) of \(connections) requests in two minutes") }
+        var claimed = 0
+        while claimed < Self.requests {
+            guard ContinuousClock.now < deadline else { throw BenchmarkError(description: "the gateway claimed \(claimed) of \(Self.requests) requests in two minutes") }
             try await Task.sleep(for: .milliseconds(200))
+            claimed = try await Self.claimed(admin)
         }
-        let inFlight = try gateway.memory("VmRSS")
+        try await Task.sleep(for: .seconds(1))
+        let (inFlight, peak) = (try gateway.memory("VmRSS"), try gateway.memory("VmHWM"))
+        let atService = try Int(service.ask("count")) ?? 0
         guard clients.answered == 0 else { throw BenchmarkError(description: "\(clients.answered) requests were answered too early") }
         _ = try service.ask("open")
         try await clients.finish()
-        let peak = try gateway.memory("VmHWM")
         report.note(
-            String(format: "%d requests of %d KiB, %d at the service and the others waiting: %.0f MiB before, %.0f MiB with all of them in flight", Self.requests, Self.bodyLength >> 10, connections, before, inFlight))
-        report.figure("peak resident memory, MiB, \(Self.requests) requests in flight", peak, atMost: 300)
+            String(format: "%d requests of %d KiB, all claimed, %d of them at the service: %.0f MiB before, %.0f MiB with all of them in flight, peak %.0f MiB, and %.0f MiB when they were answered", Self.requests, Self.bodyLength >> 10, atService, before, inFlight, peak, try gateway.memory("VmHWM")))
+        let name = "peak resident memory, MiB, \(Self.requests) requests in flight"
+        if connections == nil {
+            report.figure(name, try gateway.memory("VmHWM"), atMost: 300)
+        } else {
+            report.note(String(format: "\(name), each with a connection to the service: %.0f", try gateway.memory("VmHWM")))
+        }
+    }
+
+    /// How many operations the gateway has claimed, by its metrics.
+    private static func claimed(_ port: Int) async throws -> Int {
+        let text = try await get("/metrics", from: port)
+        return text.split(separator: "\n").lazy.filter { $0.hasPrefix("semel_claims_total{") && $0.contains("claimed") }
+            .compactMap { $0.split(separator: " ").last.flatMap { Double($0) } }.reduce(0) { $0 + Int($1) }
+    }
+
+    private static func get(_ path: String, from port: Int) async throws -> String {
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connect(host: "127.0.0.1", port: port) { channel in
+                channel.eventLoop.makeCompletedFuture { try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel) }
+            }
+        return try await channel.executeThenClose { inbound, outbound in
+            try await outbound.write(ByteBuffer(string: "GET \(path) HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"))
+            var text = ""
+            for try await piece in inbound { text += String(buffer: piece) }
+            return text
+        }
     }
 
     /// How many connections to the service there can be beside those of the clients.

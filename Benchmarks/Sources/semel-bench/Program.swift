@@ -23,13 +23,17 @@ struct Program {
     }
 
     /// Waits for the line that begins with `ready NAME ADDRESS`, and returns the address's port.
-    func port() throws -> Int {
+    func port() throws -> Int { try ports().0 }
+
+    /// The same, with that of the control plane, where there is one.
+    func ports() throws -> (Int, admin: Int) {
         var text = ""
         while let piece = String(data: output.fileHandleForReading.availableData, encoding: .utf8), !piece.isEmpty {
             text += piece
             // ready semel 127.0.0.1:4000 admin 127.0.0.1:4001 pid 17
             guard let line = text.split(separator: "\n", omittingEmptySubsequences: false).dropLast().first(where: { $0.hasPrefix("ready ") }) else { continue }
-            if let port = line.split(separator: " ")[2].split(separator: ":").last.flatMap({ Int($0) }) { return port }
+            let ports = line.split(separator: " ").filter { $0.contains(":") }.compactMap { $0.split(separator: ":").last.flatMap { Int($0) } }
+            if let port = ports.first { return (port, ports.dropFirst().first ?? 0) }
         }
         throw BenchmarkError(description: "\(process.executableURL?.lastPathComponent ?? "the program") did not start: \(text)")
     }

@@ -23,10 +23,16 @@ public struct MeteredStore: OperationStore {
         let start = uptime()
         let results = try await counted { () async throws(StoreError) in try await store.claim(requests) }
         storeMetrics.claim(took: uptime() - start)
+        count(results, of: requests)
+        return results
+    }
+
+    // Not inlined: what it needs would be kept with every claim that waits.
+    @inline(never)
+    private func count(_ results: [ClaimResult], of requests: [ClaimRequest]) {
         for (request, result) in zip(requests, results) {
             metrics.scene(request.policy.scene).claimed(result.answer)
         }
-        return results
     }
 
     public func apply(_ transitions: [Transition]) async throws(StoreError) -> [TransitionResult] {

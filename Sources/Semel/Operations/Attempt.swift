@@ -97,29 +97,40 @@ public final class Attempt: Sendable {
         return result
     }
 
+    private func say(_ change: Transition.Change) async throws(StoreError) -> TransitionResult {
+        let start = scene.operations.environment.uptime()
+        do {
+            return try await scene.store.apply(change, to: id, token: token)
+        } catch where error.isTransient {
+            return try await say(change, after: error, until: start + scene.policy.lease)
+        }
+    }
+
     /// Says a transition again while the store cannot be reached, for as long as one lease: the effect may have
     /// happened, and a record that could not be written becomes uncertain.
-    private func say(_ change: Transition.Change) async throws(StoreError) -> TransitionResult {
+    private func say(_ change: Transition.Change, after first: StoreError, until deadline: Duration) async throws(StoreError) -> TransitionResult {
         let environment = scene.operations.environment
-        let deadline = environment.uptime() + scene.policy.lease
+        var error = first
         var pause = Duration.milliseconds(20)
         var mayHaveBeenApplied = false
-        while true {
-            do {
+        while error.isTransient, environment.uptime() + pause < deadline {
+            if error.code == .indeterminate { mayHaveBeenApplied = true }
+            // Whoever cancels the caller does not want the store hammered.
+            let time = pause
+            await environment.detach { _ = try? await environment.clock.sleep(for: time) }.value
+            pause = min(pause * 2, .seconds(1))
+            do throws(StoreError) {
                 let result = try await scene.store.apply(change, to: id, token: token)
                 // What is released leaves no record that could recognise the same release said again.
                 if case .release = change, result == .superseded, mayHaveBeenApplied, try await scene.store.record(of: id) == nil {
                     return .applied
                 }
                 return result
-            } catch where error.isTransient && environment.uptime() + pause < deadline {
-                if error.code == .indeterminate { mayHaveBeenApplied = true }
-                // Whoever cancels the caller does not want the store hammered.
-                let time = pause
-                await environment.detach { _ = try? await environment.clock.sleep(for: time) }.value
-                pause = min(pause * 2, .seconds(1))
+            } catch let next {
+                error = next
             }
         }
+        throw error
     }
 
     /// Waits until `time` has passed since the last holder's right ended, and counts that as progress.

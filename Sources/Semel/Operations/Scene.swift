@@ -38,7 +38,7 @@ public enum Beginning: Sendable {
     /// An earlier holder was lost: ask the target whether its effect happened, then complete, or proceed and run.
     case verify(Attempt)
     /// It ran before; this is its record, with the outcome.
-    case completed(Record)
+    indirect case completed(Record)
     case refused(Refusal)
 }
 
@@ -80,15 +80,32 @@ extension Scene {
     /// a claim that was under way is released by its lease.
     // Not public: where the effect is to share the record's transaction, only `perform` keeps that promise.
     package func begin(_ call: OperationCall) async throws(StoreError) -> Beginning {
-        let request = claimRequest(for: call)
+        try await begin(prepare(call))
+    }
+
+    /// A claim that is ready to be said.
+    // A reference to what is large: a suspended task keeps room for each copy that it may hold.
+    package struct PreparedClaim: Sendable {
+        let requests: [ClaimRequest]
+
+        package var id: OperationID { requests[0].id }
+        package var fingerprint: Fingerprint { requests[0].fingerprint }
+    }
+
+    package func prepare(_ call: OperationCall) -> PreparedClaim { PreparedClaim(requests: [claimRequest(for: call)]) }
+
+    package func begin(_ prepared: PreparedClaim) async throws(StoreError) -> Beginning {
         operations.environment.failpoints.pass(.beforeClaim)
-        let result = try await claim(request)
+        var results = try await claim(prepared)
         operations.environment.failpoints.pass(.afterClaim)
-        guard case .inProgress = result, case .wait(let limit, let waiters) = policy.onConcurrent,
+        if case .inProgress = results[0], case .wait(let limit, let waiters) = policy.onConcurrent,
             operations.waiters.enter(policy.scene, limit: waiters)
-        else { return try await beginning(of: result, request) }
-        defer { operations.waiters.leave(policy.scene) }
-        return try await beginning(of: try await waitAndClaim(request, upTo: limit), request)
+        {
+            defer { operations.waiters.leave(policy.scene) }
+            results = try await waitAndClaim(prepared, upTo: limit)
+        }
+        let beginning = beginning(of: results, prepared.id)
+        return mustBeReconsidered(beginning) ? try await reconsider(beginning, prepared.id) : beginning
     }
 
     func claimRequest(for call: OperationCall) -> ClaimRequest {
@@ -100,46 +117,57 @@ extension Scene {
 
     /// Repeats a claim until it is answered otherwise than *in progress*, or the time is over. The watch begins before
     /// the claim is repeated, so no wake-up is lost (H40).
-    private func waitAndClaim(_ request: ClaimRequest, upTo limit: Duration) async throws(StoreError) -> ClaimResult {
+    private func waitAndClaim(_ prepared: PreparedClaim, upTo limit: Duration) async throws(StoreError) -> [ClaimResult] {
         let environment = operations.environment
         let deadline = environment.uptime() + limit
         while true {
-            let observation = store.observe(request.id)
-            let result = try await claim(request)
+            let observation = store.observe(prepared.id)
+            let results = try await claim(prepared)
             let left = deadline - environment.uptime()
-            guard case .inProgress(let lease) = result, left > .zero, !Task.isCancelled else { return result }
+            guard case .inProgress(let lease) = results[0], left > .zero, !Task.isCancelled else { return results }
             // A holder that dies signals nothing: look again when its lease can have lapsed.
             await environment.firstOf(sleeping: min(left, max(lease, .milliseconds(1)))) { await observation.signalled() }
         }
     }
 
     /// A claim whose answer was lost is said again with the same nonce, and recognises itself (H14).
-    private func claim(_ request: ClaimRequest) async throws(StoreError) -> ClaimResult {
+    private func claim(_ prepared: PreparedClaim) async throws(StoreError) -> [ClaimResult] {
         do {
-            return try await store.claim(request)
+            return try await store.claim(prepared.requests)
         } catch where error.code == .indeterminate {
-            return try await store.claim(request)
+            return try await store.claim(prepared.requests)
         }
     }
 
-    private func beginning(of result: ClaimResult, _ request: ClaimRequest) async throws(StoreError) -> Beginning {
-        switch result {
+    @inline(never)
+    private func beginning(of results: [ClaimResult], _ id: OperationID) -> Beginning {
+        switch results[0] {
         case .granted(let grant):
-            let attempt = Attempt(self, request.id, grant)
-            if targetMayHaveForgotten(attempt) {
-                _ = try await attempt.suspend(reason: "target-may-have-forgotten")
-                return .refused(.uncertain(reason: "target-may-have-forgotten"))
-            }
+            let attempt = Attempt(self, id, grant)
             return grant.kind == .verify ? .verify(attempt) : .run(attempt)
-        case .completed(let record):
-            return .completed(record)
-        case .uncertain where active.assessment.onLapse == .verify:
-            // Where the target can be asked, the retry asks it instead of waiting for a resolver.
-            if let attempt = try await verify(request.id) { return .verify(attempt) }
-        default:
-            break
+        case .completed(let record): return .completed(record)
+        case let other: return .refused(Refusal(other) ?? .uncertain(reason: nil))
         }
-        return .refused(Refusal(result) ?? .uncertain(reason: nil))
+    }
+
+    private func mustBeReconsidered(_ beginning: Beginning) -> Bool {
+        switch beginning {
+        case .run(let attempt), .verify(let attempt): targetMayHaveForgotten(attempt)
+        case .refused(.uncertain): active.assessment.onLapse == .verify
+        default: false
+        }
+    }
+
+    private func reconsider(_ beginning: Beginning, _ id: OperationID) async throws(StoreError) -> Beginning {
+        switch beginning {
+        case .run(let attempt), .verify(let attempt):
+            _ = try await attempt.suspend(reason: "target-may-have-forgotten")
+            return .refused(.uncertain(reason: "target-may-have-forgotten"))
+        default:
+            // Where the target can be asked, the retry asks it instead of waiting for a resolver.
+            guard let attempt = try await verify(id) else { return beginning }
+            return .verify(attempt)
+        }
     }
 
     /// Whether a second run comes so late that a target that deduplicates may not know the first one any more (H22).

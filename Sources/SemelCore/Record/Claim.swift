@@ -33,19 +33,20 @@ public struct ClaimRequest: Hashable, Sendable {
 }
 
 /// What a claim was answered.
+// Records are passed on as references: a suspended task keeps room for each copy that it may hold.
 public enum ClaimResult: Hashable, Sendable {
     /// The caller holds the operation and must run it, or verify it first.
     case granted(Grant)
     /// Somebody else holds it.
     case inProgress(leaseRemaining: Duration)
     /// It ran; this is what came of it. The outcome may be without a body (``Outcome/isReplayable``).
-    case completed(Record)
+    indirect case completed(Record)
     /// It ran; its outcome is no longer kept.
     case expired
     /// The key was used with another fingerprint. Reported in every state, before anything else.
     case mismatch
     /// Nobody knows whether it ran; it must be resolved. The record tells since when and why.
-    case uncertain(Record)
+    indirect case uncertain(Record)
     /// The scope holds as many live keys as it may. Live keys are never evicted.
     case tooManyKeys
     /// The stored record is of a form this version does not know; nothing may run (H58).

@@ -26,43 +26,44 @@ extension HTTPScene {
     /// The fingerprint is over method, path, query, media type, and the body with `gzip` decoded. Of other content codings
     /// the coded bytes are taken, together with the coding's name.
     func fingerprint(_ request: HTTPRequest, _ body: SpooledBody, _ keySource: BodyKey?) async throws(HTTPProblem) -> (Fingerprint, OperationKey?) {
+        do {
+            guard policy.fingerprint == .raw, keySource == nil else { return try compare(request, try await body.collect(), keySource) }
+            if let bytes = body.bytes { return (try raw(request, bytes), nil) }
+            var content = RawContent(request, limit: policy.requestLimit)
+            for try await piece in body { try content.take(piece) }
+            return (try content.finish(), nil)
+        } catch {
+            throw problem(with: error)
+        }
+    }
+
+    // None of these is inlined: what they need would be kept with the request while its body is read.
+
+    @inline(never)
+    private func raw(_ request: HTTPRequest, _ bytes: ByteBuffer) throws -> Fingerprint {
+        var content = RawContent(request, limit: policy.requestLimit)
+        if bytes.readableBytes > 0 { try content.take(bytes) }
+        return try content.finish()
+    }
+
+    @inline(never)
+    private func compare(_ request: HTTPRequest, _ body: ByteBuffer, _ keySource: BodyKey?) throws -> (Fingerprint, OperationKey?) {
         var builder = FingerprintBuilder(request, mode: policy.fingerprint.mode)
         let coding = request.contentCoding
-        do {
-            var key: OperationKey?
-            if policy.fingerprint == .raw, keySource == nil {
-                let decoder = coding == "gzip" ? GzipDecoder(limit: policy.requestLimit) : nil
-                func take(_ piece: ByteBuffer) throws {
-                    if let decoder {
-                        try decoder.decode(piece.readableBytesView) { builder.update($0) }
-                    } else {
-                        builder.update(piece.readableBytesView)
-                    }
-                }
-                if let bytes = body.bytes {
-                    if bytes.readableBytes > 0 { try take(bytes) }
-                } else {
-                    for try await piece in body { try take(piece) }
-                }
-                try decoder?.finish()
-            } else {
-                let content = try decoded(try await body.collect(), coding)
-                builder.update(content)
-                key = try keySource?.key(in: content)
-            }
-            let fingerprint = try builder.finish()
-            guard let coding, coding != "gzip" else { return (fingerprint, key) }
-            return (fingerprint.coded(coding), key)
-        } catch let problem as HTTPProblem {
-            throw problem
-        } catch GzipDecoder.Failure.tooLarge {
-            throw tooLarge
-        } catch GzipDecoder.Failure.malformed {
-            throw malformed("The body is not the gzip that Content-Encoding says it is.")
-        } catch let error as JSONError {
-            throw malformed("The body is not the JSON this request must have: \(error).")
-        } catch {
-            throw HTTPProblem(.storeUnavailable, "The request's body cannot be read back: \(error)", retryAfter: 30)
+        let content = try decoded(body, coding)
+        builder.update(content)
+        let key = try keySource?.key(in: content)
+        return (try builder.finish().coded(coding), key)
+    }
+
+    @inline(never)
+    private func problem(with error: any Error) -> HTTPProblem {
+        switch error {
+        case let problem as HTTPProblem: problem
+        case GzipDecoder.Failure.tooLarge: tooLarge
+        case GzipDecoder.Failure.malformed: malformed("The body is not the gzip that Content-Encoding says it is.")
+        case let error as JSONError: malformed("The body is not the JSON this request must have: \(error).")
+        default: HTTPProblem(.storeUnavailable, "The request's body cannot be read back: \(error)", retryAfter: 30)
         }
     }
 
@@ -85,6 +86,34 @@ extension HTTPScene {
 
     private func malformed(_ detail: String) -> HTTPProblem {
         HTTPProblem(.bodyMalformed, detail, isSafeForNewKey: true)
+    }
+}
+
+/// The fingerprint of a request whose body is compared byte by byte, and comes in pieces.
+private struct RawContent {
+    private let coding: String?
+    private let decoder: GzipDecoder?
+    private var builder: FingerprintBuilder
+
+    init(_ request: HTTPRequest, limit: Int) {
+        coding = request.contentCoding
+        decoder = coding == "gzip" ? GzipDecoder(limit: limit) : nil
+        builder = FingerprintBuilder(request, mode: .raw)
+    }
+
+    @inline(never)
+    mutating func take(_ piece: ByteBuffer) throws {
+        if let decoder {
+            try decoder.decode(piece.readableBytesView) { builder.update($0) }
+        } else {
+            builder.update(piece.readableBytesView)
+        }
+    }
+
+    @inline(never)
+    func finish() throws -> Fingerprint {
+        try decoder?.finish()
+        return try builder.finish().coded(coding)
     }
 }
 
@@ -128,7 +157,8 @@ extension FingerprintBuilder {
 
 extension Fingerprint {
     /// The fingerprint of a body that was not decoded: the same bytes in another coding are another request.
-    fileprivate func coded(_ coding: String) -> Fingerprint {
+    fileprivate func coded(_ coding: String?) -> Fingerprint {
+        guard let coding, coding != "gzip" else { return self }
         var parts = LengthPrefixed(purpose: "semel.fingerprint.coded.1")
         parts.append(coding)
         parts.append(bytes)

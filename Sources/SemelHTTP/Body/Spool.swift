@@ -16,7 +16,7 @@ public final class Spool: Sendable {
     ///   - memoryLimit: the largest body that is held in memory, in bytes.
     ///   - budget: how much memory all bodies together may take, in bytes. Beyond it small bodies go to the file too.
     ///   - directory: where the file is made; the system's directory for temporary files when `nil`.
-    public init(memoryLimit: Int = 64 << 10, budget: Int = 32 << 20, directory: String? = nil) {
+    public init(memoryLimit: Int = 64 << 10, budget: Int = 16 << 20, directory: String? = nil) {
         self.memoryLimit = memoryLimit
         self.budget = SpoolBudget(bytes: budget)
         file = SpoolFile(directory: directory)

@@ -20,19 +20,39 @@ struct HTTPAttempt: Sendable {
     var policy: HTTPPolicy { http.policy }
     var failpoints: Failpoints { http.environment.failpoints }
 
-    /// Runs the handler in a task of its own: a client that leaves does not stop it (H41). It is cancelled only when the
-    /// attempt ends before it does (superseded, or hung); what it does then must not count any more. As far as it comes
-    /// without waiting it runs on the caller's thread, and is told of its cancellation when it waits.
-    func run(_ body: SpooledBody, _ handler: @escaping Handler) async -> HTTPAnswer {
+    /// Tells that the claim was granted.
+    func announce() {
+        inTrace { http.observer.observe(.started(attempt), scene: http.scene, operation: attempt.id) }
+    }
+
+    /// Begins with what the claim allows: runs the handler, or asks the target first.
+    ///
+    /// All of it is done in a task of its own: a client that leaves does not stop it (H41). As far as it comes without
+    /// waiting it runs on the caller's thread.
+    // Not asynchronous itself: the caller waits for the task alone, and a waiting request keeps no frame for this.
+    func begin(_ body: SpooledBody, _ exchange: HTTPExchange, _ handler: @escaping Handler) -> Task<HTTPAnswer, Never> {
+        inTrace { attempt.grant.kind == .verify ? verifyThenRun(body, exchange, handler) : run(body, handler) }
+    }
+
+    /// A further attempt is a new span of the trace that the first one began, unless its client continues a trace.
+    private func inTrace<Result>(_ work: () -> Result) -> Result {
+        let current = TraceContext.current
+        let trace = current?.joining(attempt.grant.traceID)
+        return trace == current ? work() : TraceContext.$current.withValue(trace, operation: work)
+    }
+
+    /// Runs the handler. It is cancelled only when the attempt ends before it does (superseded, or hung); what it does then
+    /// must not count any more. It is told of its cancellation when it waits.
+    private func run(_ body: SpooledBody, _ handler: @escaping Handler) -> Task<HTTPAnswer, Never> {
         let task = detach { await perform(body, handler) }
         // In `observe` nothing stops a request.
         if http.mode == .enforce { attempt.onEnd { if $0 != .finished { task.cancel() } } }
-        return await task.value
+        return task
     }
 
     /// Asks the target whether the effect of a lost holder happened, and runs the handler if it did not.
-    func verifyThenRun(_ body: SpooledBody, _ exchange: HTTPExchange, _ handler: @escaping Handler) async -> HTTPAnswer {
-        await detach {
+    private func verifyThenRun(_ body: SpooledBody, _ exchange: HTTPExchange, _ handler: @escaping Handler) -> Task<HTTPAnswer, Never> {
+        detach {
             // In `observe` nobody waits and nobody is turned away.
             guard http.mode == .enforce else { return await proceed(body, handler) }
             guard let verify = exchange.verify else { return await remainUncertain("no-verification") }
@@ -43,7 +63,7 @@ struct HTTPAttempt: Sendable {
             case .notApplied: return await proceed(body, handler)
             case .unknown: return await remainUncertain("verification-unknown")
             }
-        }.value
+        }
     }
 
     /// Not `Task.detached`: the handler keeps its caller's task-local values (tracing), and only loses its cancellation.
@@ -54,6 +74,8 @@ struct HTTPAttempt: Sendable {
     // MARK: Running
 
     private func perform(_ body: SpooledBody, _ handler: Handler) async -> HTTPAnswer {
+        // It waited for its turn, and somebody else holds the operation by now.
+        if http.mode == .enforce, attempt.end != nil { return await superseded(instead: nil) }
         let result: Result<HTTPAnswer, any Error>
         do {
             result = .success(try await handler(HTTPRun(body: body, id: attempt.id, attempt: attempt)))
@@ -78,7 +100,7 @@ struct HTTPAttempt: Sendable {
         } catch {
             return unrecorded(nil, error)
         }
-        return await run(body, handler)
+        return await run(body, handler).value
     }
 
     /// Decides what an answer means, and makes that durable before it is given to the client.
@@ -176,6 +198,11 @@ struct HTTPAttempt: Sendable {
             return unrecorded(answer, error)
         }
         failpoints.pass(.beforeReply)
+        return recorded(answer, until: kept)
+    }
+
+    @inline(never)
+    private func recorded(_ answer: HTTPAnswer, until kept: Timestamp) -> HTTPAnswer {
         var answer = http.guaranteed(answer)
         answer.head.headerFields[.idempotencyKeyExpires] = CalendarTime(kept).httpDate
         return answer

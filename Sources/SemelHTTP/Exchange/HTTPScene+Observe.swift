@@ -19,8 +19,8 @@ extension HTTPScene {
             let (key, bodyKey) = try key(of: request)
             try checkAge(of: request, key: key)
             if let reason { throw reason is BodyTooLarge ? tooLarge : notHeld(reason) }
-            guard let call = try await call(exchange, scope, key, bodyKey, body) else { return await unprotected(body, nil, run) }
-            return await begin(call, body, exchange, run)
+            guard let claim = try await claim(exchange, scope, key, bodyKey, body) else { return await unprotected(body, nil, run) }
+            return await begin(claim, body, exchange, run)
         } catch {
             observer.observe(.wouldReject(error.code), scene: scene, operation: nil)
             return await unprotected(body, nil, run)

@@ -47,69 +47,120 @@ extension HTTPScene {
         _ exchange: HTTPExchange, _ source: RequestBody, _ run: @escaping Handler
     ) async throws -> HTTPAnswer where RequestBody.Element == ByteBuffer {
         do {
-            let scope = try scope(of: exchange)
-            if let refusal = await exchange.authorize?(exchange.request) { return guaranteed(refusal) }
-            let (key, bodyKey) = try key(of: exchange.request)
-            try checkAge(of: exchange.request, key: key)
-            let body = try await take(exchange.request, source)
-            guard let call = try await call(exchange, scope, key, bodyKey, body) else { return await unprotected(body, nil, run) }
-            return await begin(call, body, exchange, run)
-        } catch let problem as HTTPProblem {
-            return reject(problem, nil)
+            switch try await intake(exchange, source) {
+            case .refused(let answer): return guaranteed(answer)
+            case .taken(let body, nil): return await unprotected(body, nil, run)
+            case .taken(let body, let claim?): return await begin(claim, body, exchange, run)
+            }
+        } catch {
+            return try answer(refusing: error)
         }
     }
 
-    /// The operation that the request asks for; `nil` for a request without a key, where none is required.
-    func call(
+    @inline(never)
+    private func answer(refusing error: any Error) throws -> HTTPAnswer {
+        guard let problem = error as? HTTPProblem else { throw error }
+        return reject(problem, nil)
+    }
+
+    private enum Intake {
+        /// Whoever asks may know nothing about the key.
+        indirect case refused(HTTPAnswer)
+        /// The body, and what is asked for; `nil` for a request without a key, where none is required.
+        case taken(SpooledBody, Scene.PreparedClaim?)
+    }
+
+    private func intake<RequestBody: AsyncSequence & Sendable>(
+        _ exchange: HTTPExchange, _ source: RequestBody
+    ) async throws -> Intake where RequestBody.Element == ByteBuffer {
+        let scope = try scope(of: exchange)
+        if let refusal = await exchange.authorize?(exchange.request) { return .refused(refusal) }
+        let (key, bodyKey) = try key(of: exchange.request)
+        try checkAge(of: exchange.request, key: key)
+        let body = try await take(exchange.request, source)
+        return .taken(body, try await claim(exchange, scope, key, bodyKey, body))
+    }
+
+    /// The claim on the operation that the request asks for; `nil` for a request without a key, where none is required.
+    func claim(
         _ exchange: HTTPExchange, _ scope: Scope, _ headerKey: OperationKey?, _ bodyKey: BodyKey?, _ body: SpooledBody
-    ) async throws(HTTPProblem) -> OperationCall? {
+    ) async throws(HTTPProblem) -> Scene.PreparedClaim? {
         let (fingerprint, keyInBody) = try await fingerprint(exchange.request, body, bodyKey)
+        return try claim(exchange, scope, headerKey, keyInBody, fingerprint)
+    }
+
+    @inline(never)
+    private func claim(
+        _ exchange: HTTPExchange, _ scope: Scope, _ headerKey: OperationKey?, _ keyInBody: OperationKey?, _ fingerprint: Fingerprint
+    ) throws(HTTPProblem) -> Scene.PreparedClaim? {
         guard let key = headerKey ?? keyInBody else {
             if policy.keyRequired { throw keyMissing }
             return nil
         }
         if headerKey == nil { try checkAge(of: exchange.request, key: key) }
-        return OperationCall(
-            id: OperationID(scope: scope, key: key), fingerprint: fingerprint, traceID: TraceContext.current?.traceID, parent: exchange.parent)
+        return scene.prepare(
+            OperationCall(
+                id: OperationID(scope: scope, key: key), fingerprint: fingerprint, traceID: TraceContext.current?.traceID, parent: exchange.parent))
     }
 
     /// Claims, and does what the claim says.
-    func begin(_ call: OperationCall, _ body: SpooledBody, _ exchange: HTTPExchange, _ run: @escaping Handler) async -> HTTPAnswer {
-        let beginning: Beginning
-        do {
-            beginning = try await scene.begin(call)
-        } catch {
-            observer.observe(.storeFailed(error), scene: scene, operation: call.id)
-            guard policy.policy.onStoreFailure == .open || mode == .observe else { return reject(unavailable(error, call.id), call.id) }
-            observer.observe(.degraded(error), scene: scene, operation: call.id)
-            return await unprotected(body, call.id, run)
+    @inline(never)
+    func begin(_ claim: Scene.PreparedClaim, _ body: SpooledBody, _ exchange: HTTPExchange, _ run: @escaping Handler) async -> HTTPAnswer {
+        switch await step(claim) {
+        case .answer(let answer): return answer
+        case .unprotected: return await unprotected(body, claim.id, run)
+        case .attempt(let attempt):
+            attempt.announce()
+            // Whoever asks the target first may need a turn for that.
+            if attempt.attempt.grant.kind != .verify { await exchange.admission?() }
+            return await attempt.begin(body, exchange, run).value
         }
-        switch beginning {
-        case .run(let attempt):
-            return await inTrace(of: attempt) { await HTTPAttempt(self, attempt, call.fingerprint).run(body, run) }
-        case .verify(let attempt):
-            return await inTrace(of: attempt) { await HTTPAttempt(self, attempt, call.fingerprint).verifyThenRun(body, exchange, run) }
-        case .completed(let record) where mode == .enforce:
-            return replay(record, call.id)
-        case .refused(let refusal) where mode == .enforce:
-            return reject(problem(for: refusal, call.id), call.id)
-        case .completed:
-            observer.observe(.wouldReplay, scene: scene, operation: call.id)
-        case .refused(let refusal):
-            observer.observe(.wouldReject(problem(for: refusal, call.id).code), scene: scene, operation: call.id)
-        }
-        return await unprotected(body, call.id, run)
     }
 
-    /// A further attempt is a new span of the trace that the first one began, unless its client continues a trace.
-    private func inTrace(of attempt: Attempt, _ work: () async -> HTTPAnswer) async -> HTTPAnswer {
-        await TraceContext.$current.withValue(TraceContext.current?.joining(attempt.grant.traceID)) {
-            observer.observe(.started(attempt), scene: scene, operation: attempt.id)
-            return await work()
+    /// What a claim leads to.
+    private enum Step {
+        case attempt(HTTPAttempt)
+        indirect case answer(HTTPAnswer)
+        case unprotected
+    }
+
+    private func step(_ claim: Scene.PreparedClaim) async -> Step {
+        do {
+            return step(after: try await scene.begin(claim), claim)
+        } catch {
+            return step(after: error, claim)
         }
+    }
+
+    // Not inlined: what they need would be kept with every request that waits for its claim.
+
+    @inline(never)
+    private func step(after error: StoreError, _ claim: Scene.PreparedClaim) -> Step {
+        observer.observe(.storeFailed(error), scene: scene, operation: claim.id)
+        guard policy.policy.onStoreFailure == .open || mode == .observe else { return .answer(reject(unavailable(error, claim.id), claim.id)) }
+        observer.observe(.degraded(error), scene: scene, operation: claim.id)
+        return .unprotected
+    }
+
+    @inline(never)
+    private func step(after beginning: Beginning, _ claim: Scene.PreparedClaim) -> Step {
+        switch beginning {
+        case .run(let attempt), .verify(let attempt):
+            return .attempt(HTTPAttempt(self, attempt, claim.fingerprint))
+        case .completed(let record) where mode == .enforce:
+            return .answer(replay(record, claim.id))
+        case .refused(let refusal) where mode == .enforce:
+            return .answer(reject(problem(for: refusal, claim.id), claim.id))
+        case .completed:
+            observer.observe(.wouldReplay, scene: scene, operation: claim.id)
+        case .refused(let refusal):
+            observer.observe(.wouldReject(problem(for: refusal, claim.id).code), scene: scene, operation: claim.id)
+        }
+        return .unprotected
     }
 
     /// Runs without a claim. The level that is shown is one that holds without it: none at all for a request without a key.
+    @inline(never)
     func unprotected(_ body: SpooledBody, _ id: OperationID?, _ run: Handler) async -> HTTPAnswer {
         var answer: HTTPAnswer
         do {

@@ -14,26 +14,45 @@ struct GatewayResponder: Sendable {
     func respond(to request: InboundRequest, _ writer: ResponseWriter) async throws {
         // One table for the whole request, whatever a reload does meanwhile.
         let table = table.withLock { $0 }
+        switch try step(for: request, table) {
+        case .answer(let answer): try await writer.send(answer)
+        case .pass(let upstream, let scene): try await passThrough(request, to: upstream, of: scene, table, writer)
+        case .rules(let scene, let converted):
+            let claims = await scene.tokens?.claims(of: request.head.headers)
+            let (exchange, forwarder) = exchange(request, converted, claims, scene, table)
+            try await writer.send(scene.http.respond(to: exchange, body: request.body) { try await forwarder.run($0) })
+        }
+    }
+
+    /// What is done with a request.
+    private enum Step {
+        indirect case answer(HTTPAnswer)
+        case pass(UpstreamClient, of: SceneRoute?)
+        indirect case rules(SceneRoute, HTTPRequest)
+    }
+
+    // Not inlined: what it needs only itself would be kept with every request that waits.
+    @inline(never)
+    private func step(for request: InboundRequest, _ table: RoutingTable) throws -> Step {
         guard let converted = HTTPRequest(request.head) else { throw RequestRefusal.malformed("The method cannot be forwarded.") }
-        if let page = page(converted) { return try await writer.send(page) }
-        guard request.head.uri != "*" else { return try await writer.send(.noContent, ["allow": "*"], ByteBuffer()) }
+        if let page = page(converted) { return .answer(page) }
+        guard request.head.uri != "*" else {
+            return .answer(HTTPAnswer(HTTPResponse(status: .noContent, headerFields: [.allow: "*"])))
+        }
         let route: RoutingTable.Route
         do {
             route = try table.route(converted.method, target: request.head.uri)
         } catch {
-            return try await writer.send(ProblemDocument.ambiguousPath("\(error)").answer)
+            return .answer(ProblemDocument.ambiguousPath("\(error)").answer)
         }
         switch route {
         case .scene(let scene):
-            if let answer = scene.http.ownAnswer(to: converted) { return try await writer.send(answer) }
-            guard scene.http.covers(converted) else { return try await passThrough(request, to: scene.upstream, of: scene, table, writer) }
-            try await answer(request, converted, by: scene, table, writer)
-        case .unmatched(let upstream):
-            try await passThrough(request, to: upstream, of: nil, table, writer)
-        case .none:
-            try await writer.send(ProblemDocument.noRoute.answer)
+            if let answer = scene.http.ownAnswer(to: converted) { return .answer(answer) }
+            return scene.http.covers(converted) ? .rules(scene, converted) : .pass(scene.upstream, of: scene)
+        case .unmatched(let upstream): return .pass(upstream, of: nil)
+        case .none: return .answer(ProblemDocument.noRoute.answer)
         case .ambiguous:
-            try await writer.send(ProblemDocument.ambiguousPath("Encoded slashes or empty segments make the path match two scenes.").answer)
+            return .answer(ProblemDocument.ambiguousPath("Encoded slashes or empty segments make the path match two scenes.").answer)
         }
     }
 
@@ -49,26 +68,29 @@ struct GatewayResponder: Sendable {
 
     // MARK: Under a scene
 
-    private func answer(
-        _ request: InboundRequest, _ converted: HTTPRequest, by scene: SceneRoute, _ table: RoutingTable, _ writer: ResponseWriter
-    ) async throws {
+    /// What the scene's rules are asked, and who sends the request on when they say so.
+    @inline(never)
+    private func exchange(
+        _ request: InboundRequest, _ converted: HTTPRequest, _ claims: [String: String]?, _ scene: SceneRoute, _ table: RoutingTable
+    ) -> (HTTPExchange, SceneForwarder) {
         var fields = forwarded(request, to: scene.upstream, of: scene, table)
         let trace = TraceContext.continuing(fields.first(name: "traceparent"), random: environment.random)
         fields.replaceOrAdd(name: "traceparent", value: trace.traceparent)
         // What belongs to a trace that is not continued says nothing about the new one.
         if trace.parentSpanID == nil { fields.remove(name: "tracestate") }
-        let claims = await scene.tokens?.claims(of: request.head.headers)
-        var exchange = HTTPExchange(converted, identity: identity(claims, scene), trace: trace)
+        let forwarder = SceneForwarder(route: scene, head: request.head, fields: fields, environment: environment)
+        var authorize: (@Sendable (HTTPRequest) async -> HTTPAnswer?)?
         if let authorizer = scene.replayAuthorizer {
             let (head, fields, isValid) = (request.head, fields, scene.tokens.map { _ in claims != nil })
-            exchange.authorize = { _ in await authorizer.refusal(of: head, fields, hasValidToken: isValid) }
+            authorize = { _ in await authorizer.refusal(of: head, fields, hasValidToken: isValid) }
         }
-        if let verifier = scene.verifier {
-            exchange.verify = { try await verifier.verify($0) }
-            exchange.waitOutFlight = { try await verifier.waitOutFlight(of: $0) }
-        }
-        let forwarder = SceneForwarder(route: scene, head: request.head, fields: fields, environment: environment)
-        try await writer.send(scene.http.respond(to: exchange, body: request.body) { try await forwarder.run($0) })
+        let verifier = scene.verifier
+        let exchange = HTTPExchange(
+            converted, identity: identity(claims, scene), trace: trace, authorize: authorize,
+            verify: verifier.map { verifier in { @Sendable attempt in try await verifier.verify(attempt) } },
+            waitOutFlight: verifier.map { verifier in { @Sendable attempt in try await verifier.waitOutFlight(of: attempt) } },
+            admission: { await forwarder.enter() })
+        return (exchange, forwarder)
     }
 
     private func identity(_ claims: [String: String]?, _ scene: SceneRoute) -> String? {

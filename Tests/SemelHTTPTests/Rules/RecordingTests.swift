@@ -182,6 +182,53 @@ struct RecordingTests {
         }
     }
 
+    @Test("a request that lost its claim while it waited for its turn does not run when that comes (H5)")
+    func supersededWhileWaiting() async throws {
+        let clock = ManualStoreClock()
+        let store = StoreDouble.durable(clock: clock)
+        let (waiting, turn) = (Gate(), Gate())
+        let policy = HTTPPolicy.test(effect: .deduplicates(keeps: .seconds(86_400)), lease: .milliseconds(300))
+        let attempts = Attempts()
+        let scene = try HTTPScene(policy, operations: Operations(store: store), observer: attempts)
+        let request = HTTPRequest(method: .post, scheme: nil, authority: nil, path: "/", headerFields: [.idempotencyKey: "\"key-1\""])
+        let runs = Tally()
+        func respond(admission: (@Sendable () async -> Void)?) async throws -> HTTPAnswer {
+            try await scene.respond(to: HTTPExchange(request, admission: admission), body: RequestBody(buffer: ByteBuffer())) { _ in
+                HTTPAnswer(HTTPResponse(status: .init(code: runs.add() == 1 ? 201 : 500)))
+            }
+        }
+        async let late = respond {
+            waiting.open()
+            await turn.pass()
+        }
+        await waiting.pass()
+        let first = attempts.begun[0]
+        #expect(runs.count == 0)
+        // Its heartbeat may come in between, and then the claim lapses at the next advance.
+        var status = 0
+        while status != 201 {
+            clock.advance(by: .seconds(1))
+            status = try await respond(admission: nil).head.status.code
+        }
+        // The next heartbeat is refused.
+        while first.end == nil { try await Task.sleep(for: .milliseconds(5)) }
+        turn.open()
+        let answer = try await late
+        #expect(first.end == .leaseLost && runs.count == 1)
+        #expect(answer.head.status.code == 201 && answer.head.headerFields[.idempotentReplayed] == "true")
+    }
+
+    /// Keeps the attempts that were begun.
+    private final class Attempts: HTTPObserver {
+        private let all = Locked([Attempt]())
+
+        var begun: [Attempt] { all.withLock { $0 } }
+
+        func observe(_ event: HTTPEvent, scene: Scene, operation: OperationID?) {
+            if case .started(let attempt) = event { all.withLock { $0.append(attempt) } }
+        }
+    }
+
     @Test("a zombie whose key is another request's by now is told so, and shown nothing of it", arguments: [200, 429, 500])
     func supersededByAnother(_ status: Int) async throws {
         let clock = ManualStoreClock()

@@ -2,6 +2,7 @@ internal import HummingbirdCore
 package import Logging
 package import NIOCore
 package import NIOHTTP1
+internal import SemelHTTP
 
 /// One client connection over HTTP/1.1, guarded before its bytes are parsed (``RequestGuard``), whose requests are answered
 /// one after the other, in the order they came.
@@ -39,36 +40,55 @@ package struct StrictHTTP1Channel: ServerChildChannel {
     }
 
     package func handle(value connection: Value, logger: Logger) async {
-        let channel = connection.channel
-        let peer = channel.remoteAddress?.ipAddress ?? ""
         do {
             try await withTaskCancellationHandler {
                 try await connection.executeThenClose { inbound, outbound in
-                    let reader = InboundBody.Reader(inbound.makeAsyncIterator(), outbound)
-                    do {
-                        while let head = try await reader.nextHead() {
-                            let writer = ResponseWriter(outbound, reader, to: head)
-                            try await respond(InboundRequest(head: head, body: InboundBody(reader), peer: peer), writer, logger)
-                            guard await reader.skipRest(upTo: 0) else { break }
-                        }
-                    } catch let refusal as RequestRefusal {
-                        // Found before the request's head was through: whatever came before it has been answered.
-                        try await outbound.write(contentsOf: refusal.parts)
-                    } catch is HTTPParserError {
-                        try await outbound.write(contentsOf: RequestRefusal.malformed("The request cannot be parsed.").parts)
-                    }
-                    outbound.finish()
-                    // Read a little longer, or a client that is still sending loses the answer to a reset.
-                    let end = channel.eventLoop.scheduleTask(in: ConnectionPersistence.lingering) { channel.close(promise: nil) }
-                    try await channel.closeFuture.get()
-                    end.cancel()
+                    try await serve(InboundBody.Reader(inbound.makeAsyncIterator(), outbound), outbound, connection.channel, logger)
                 }
             } onCancel: {
-                channel.close(promise: nil)
+                connection.channel.close(promise: nil)
             }
         } catch {
-            logger.trace("A client's connection ended.", metadata: ["reason": "\(error)"])
+            ended(by: error, logger)
         }
+    }
+
+    /// Answers one request after the other.
+    private func serve(
+        _ reader: InboundBody.Reader, _ outbound: NIOAsyncChannelOutboundWriter<HTTPServerResponsePart>, _ channel: any Channel, _ logger: Logger
+    ) async throws {
+        let peer = channel.remoteAddress?.ipAddress ?? ""
+        do {
+            while let head = try await reader.nextHead() {
+                let writer = ResponseWriter(outbound, reader, to: head)
+                try await respond(InboundRequest(head: head, body: InboundBody(reader), peer: peer), writer, logger)
+                guard await reader.skipRest(upTo: 0) else { break }
+            }
+        } catch where error is RequestRefusal || error is HTTPParserError {
+            // Found before the request's head was through: whatever came before it has been answered.
+            try await outbound.write(contentsOf: parts(refusing: error))
+        }
+        outbound.finish()
+        try await linger(channel)
+    }
+
+    /// Reads a little longer, or a client that is still sending loses the answer to a reset.
+    private func linger(_ channel: any Channel) async throws {
+        let end = channel.eventLoop.scheduleTask(in: ConnectionPersistence.lingering) { channel.close(promise: nil) }
+        try await channel.closeFuture.get()
+        end.cancel()
+    }
+
+    // Not inlined: what these need would be kept with every request that waits.
+
+    @inline(never)
+    private func ended(by error: any Error, _ logger: Logger) {
+        logger.trace("A client's connection ended.", metadata: ["reason": "\(error)"])
+    }
+
+    @inline(never)
+    private func parts(refusing error: any Error) -> [HTTPServerResponsePart] {
+        (error as? RequestRefusal ?? .malformed("The request cannot be parsed.")).parts
     }
 
     /// Answers one request. Throws when the connection can bear no further one.
@@ -84,12 +104,17 @@ package struct StrictHTTP1Channel: ServerChildChannel {
         } catch let error as HTTPParserError {
             throw error
         } catch {
-            logger.error("A request could not be answered.", metadata: ["reason": "\(error)"])
-            let problem = ProblemDocument(
-                status: 500, code: "internal-error", title: "The request could not be answered",
-                detail: "Semel itself failed; its log says why.", isSafeForNewKey: false)
-            try await writer.send(.internalServerError, problem.headers, problem.body)
+            try await writer.send(failed(error, logger))
         }
+    }
+
+    @inline(never)
+    private func failed(_ error: any Error, _ logger: Logger) -> HTTPAnswer {
+        logger.error("A request could not be answered.", metadata: ["reason": "\(error)"])
+        return ProblemDocument(
+            status: 500, code: "internal-error", title: "The request could not be answered",
+            detail: "Semel itself failed; its log says why.", isSafeForNewKey: false
+        ).answer
     }
 
     private struct UnfinishedAnswer: Error {}

@@ -6,14 +6,46 @@ internal import SemelHTTP
 
 /// Runs an operation: sends its request to the scene's upstream, with what the upstream needs in order to deduplicate or
 /// to fence.
-struct SceneForwarder: Sendable {
-    let route: SceneRoute
-    let head: HTTPRequestHead
-    /// The client's fields, ready to go on.
-    let fields: HTTPHeaders
-    let environment: Environment
+final class SceneForwarder: Sendable {
+    private let route: SceneRoute
+    private let head: HTTPRequestHead
+    private let fields: HTTPHeaders
+    private let environment: Environment
+    /// Its place among those that the upstream has at a time, from when it was entered until the request is sent.
+    private let place = Locked(Result<Turnstile.Place, UpstreamFailure>?.none)
+
+    /// - Parameter fields: the client's, ready to go on.
+    init(route: SceneRoute, head: HTTPRequestHead, fields: HTTPHeaders, environment: Environment) {
+        self.route = route
+        self.head = head
+        self.fields = fields
+        self.environment = environment
+    }
+
+    /// Waits until the upstream may have one more request. What comes of it is told by ``run(_:)``.
+    func enter() async {
+        let result: Result<Turnstile.Place, UpstreamFailure>
+        do { result = .success(try await route.upstream.enter()) } catch { result = .failure(error) }
+        place.withLock { $0 = result }
+    }
+
+    private func takePlace() async throws(UpstreamFailure) -> Turnstile.Place {
+        let entered = place.withLock { place in
+            defer { place = nil }
+            return place
+        }
+        if let entered { return try entered.get() }
+        return try await route.upstream.enter()
+    }
 
     func run(_ run: HTTPRun) async throws -> HTTPAnswer {
+        let place = try await takePlace()
+        return try await answer(route.upstream.send(request(for: run), in: place))
+    }
+
+    // Not inlined: what it needs would be kept with every request that waits.
+    @inline(never)
+    private func request(for run: HTTPRun) -> UpstreamRequest {
         var fields = fields
         if let trace = TraceContext.current { fields.replaceOrAdd(name: "traceparent", value: trace.traceparent) }
         if let id = run.id, let key = route.configuration.downstreamKey { add(key, for: id, to: &fields) }
@@ -21,10 +53,9 @@ struct SceneForwarder: Sendable {
             fields.replaceOrAdd(name: fence, value: attempt.epoch.description)
         }
         let failpoints = environment.failpoints
-        let request = UpstreamRequest(
+        return UpstreamRequest(
             head.method, route.configuration.upstream.basePath + head.uri, headers: fields, body: body(run.body),
             onWritten: { failpoints.pass(.afterSend) })
-        return try await answer(route.upstream.send(request))
     }
 
     private func body(_ body: SpooledBody) -> UpstreamRequest.Body {

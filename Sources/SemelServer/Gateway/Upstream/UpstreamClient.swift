@@ -74,9 +74,19 @@ package final class UpstreamClient: Sendable {
     /// Cancelling the task gives the request up; what was sent by then counts as lost.
     /// - Throws: ``UpstreamFailure``.
     package func send(_ request: UpstreamRequest) async throws(UpstreamFailure) -> UpstreamResponse {
+        try await send(request, in: try await enter())
+    }
+
+    /// Waits until there may be one more request to the upstream. Cancelling the task does not end the wait.
+    func enter() async throws(UpstreamFailure) -> Turnstile.Place {
         guard let place = await turnstile.enter(within: TimeAmount(upstream.responseTimeout)) else {
             throw .notSent("All \(upstream.connections) connections to upstream \(upstream.name) stayed busy.")
         }
+        return place
+    }
+
+    /// As ``send(_:)``, for whoever has entered. The place is given back when the answer has ended, or is let go of.
+    func send(_ request: UpstreamRequest, in place: Turnstile.Place) async throws(UpstreamFailure) -> UpstreamResponse {
         for attempt in 1... {
             let dispatch = Dispatch(request)
             do {
