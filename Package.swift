@@ -114,8 +114,7 @@ let package = Package(
         ]),
         .systemLibrary(name: "CMalloc"),
         executable("semel", [
-            "SemelServer", "SemelPostgres", "SemelMySQL", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
-            "SemelServer", "CMalloc", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            "SemelServer", "SemelPostgres", "SemelMySQL", "CMalloc", argumentParser, asyncHTTPClient, lifecycle, logging, nioCore, nioHTTP1, .product(name: "NIOSSL", package: "swift-nio-ssl"),
         ]),
 
         // For tests, ours and our users'. Production never imports it.
