@@ -218,6 +218,45 @@ struct FaultTests {
         try await place.drop()
     }
 
+    @Test("what a lost connection still had under way is ended before the same is said again, and never comes to effect late")
+    func lateStatement() async throws {
+        let place = try await Place()
+        await (try await place.open()).close()
+        guard let port = URLComponents(string: place.url)?.port else { throw Unexpected(description: place.url) }
+        let proxy = try TestProxy(to: port)
+        let store = try await PostgresStore.open(place.url(through: proxy.port), configuration: .forTests)
+        let grant = try await store.granted(request(key("held")))
+        let schema = try Target(url: place.url, schema: "semel").schema
+        /// The server's process that waits for the stranger's lock.
+        func waiting() async throws -> String {
+            for _ in 0..<12_000 {
+                let found = try await place.run(
+                    "SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%\(schema)%' AND query LIKE 'UPDATE%'")
+                if let process = found.first?.first { return process }
+                try await Task.sleep(for: .milliseconds(10))
+            }
+            throw Unexpected(description: "nobody waits for the lock")
+        }
+        let isOver = Locked(false)
+        async let stranger: Void = place.holding("SELECT FROM {schema}.record FOR UPDATE", until: isOver)
+        // The stranger has its lock once another cannot have it.
+        for _ in 0..<12_000 where try await place.run("SELECT 1::text FROM {schema}.record FOR UPDATE SKIP LOCKED").count > 0 {
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        async let result = store.apply(.complete(outcome("done")), to: key("held"), token: grant.token)
+        let first = try await waiting()
+        proxy.cut()
+        var second = first
+        for _ in 0..<12_000 where second == first { second = try await waiting() }
+        #expect(second != first)
+        #expect(try await place.run("SELECT pid::text FROM pg_stat_activity WHERE pid = \(first)") == [])
+        isOver.withLock { $0 = true }
+        try await stranger
+        #expect(try await result == .applied)
+        await store.close()
+        try await place.drop()
+    }
+
     @Test("a server that is not there is said to be unavailable, in time; it is used again when it is back")
     func absent() async throws {
         let place = try await Place(brief)

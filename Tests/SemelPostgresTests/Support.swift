@@ -58,6 +58,19 @@ struct Place {
         }
     }
 
+    /// Runs a statement in a transaction beside every store, and leaves that open until it is told.
+    func holding(_ statement: String, until isOver: Locked<Bool>) async throws {
+        let (url, configuration) = (url, configuration)
+        try await blocking {
+            let target = try Target(url: url, schema: configuration.schema)
+            let connection = try Connection(to: target, within: .seconds(60), uptime: Semel.Environment.live.uptime, name: "semel test")
+            let sql = statement.replacing("{schema}", with: target.quotedSchema)
+            for reply in try connection.run([.text("BEGIN"), .text(sql)], within: .seconds(120)) { _ = try reply.get() }
+            while !isOver.withLock({ $0 }) { Thread.sleep(forTimeInterval: 0.01) }
+            _ = try connection.run([.text("ROLLBACK")], within: .seconds(120))
+        }
+    }
+
     func drop() async throws { try await run("DROP SCHEMA IF EXISTS {schema} CASCADE") }
 }
 

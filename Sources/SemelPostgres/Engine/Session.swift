@@ -31,6 +31,8 @@ final class Session {
     let shared: Shared
     private let purpose: Purpose
     private var current: Connection?
+    /// The server's process behind the current connection, or behind the last one.
+    private var process: ServerProcess?
     private var failures = 0
     private var nextAttempt = Duration.zero
 
@@ -61,8 +63,38 @@ final class Session {
         }
     }
 
-    /// Gives the connection up; the next use makes a new one.
+    /// Gives the connection up; the next use makes a new one, and waits until the server has given up the old one too.
     func disconnect() { current = nil }
+
+    /// A process of the server; its number alone may be given again.
+    private struct ServerProcess {
+        let number: Int32
+        /// In microseconds since 1970.
+        let start: Int64
+    }
+
+    /// Ends what the server may still be doing, or have in store, of a connection that was given up. Else it could come to
+    /// effect after the same was said again, and answered: an epoch would change under its holder.
+    private func end(_ former: ServerProcess, by connection: Connection) throws {
+        let deadline = now + answerLimit
+        while true {
+            let found = try connection.run(
+                [
+                    .text(
+                        """
+                        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                        WHERE pid = \(former.number) AND (date_part('epoch', backend_start) * 1000000)::bigint = \(former.start)
+                        """)
+                ], within: answerLimit)[0].get()
+            if found.count == 0 { return }
+            guard now < deadline else {
+                throw StoreError(
+                    .unavailable,
+                    "\(shared.target.place): the server's process \(former.number), whose connection was lost, does not end: end it by hand")
+            }
+            pause(.milliseconds(2))
+        }
+    }
 
     private func connect() throws(StoreError) -> Connection {
         let connection = try Connection(
@@ -78,9 +110,13 @@ final class Session {
                         SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on',
                             current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on'
                                 AND current_setting('synchronous_commit') <> 'off',
-                            \(list)
+                            pid, (date_part('epoch', backend_start) * 1000000)::bigint, \(list)
+                        FROM pg_stat_activity WHERE pid = pg_backend_pid()
                         """)
                 ], within: shared.configuration.connectLimit)[0].get()
+            guard rows.count == 1 else {
+                throw StoreError(.misconfigured, "\(shared.target.place): the user does not see its own connection in pg_stat_activity")
+            }
             if rows.flag(0, 0) {
                 throw StoreError(.readOnly, "\(shared.target.place): the server takes no writes any more: name the primary in the store's URL")
             }
@@ -89,6 +125,8 @@ final class Session {
                     .misconfigured,
                     "\(shared.target.place): the server was durable when the store was opened and is not any more (fsync, full_page_writes, synchronous_commit): set it right, or open the store anew")
             }
+            if let process { try end(process, by: connection) }
+            process = ServerProcess(number: rows.integer(0, 2), start: rows.integer(0, 3))
             return connection
         } catch let error as StoreError {
             throw error

@@ -22,6 +22,10 @@ public final class ChildProcess: Sendable {
         var awaitingEnd: [CheckedContinuation<End, Never>] = []
     }
 
+    /// A child that is started between the making of another's pipe and its closing to children would keep that pipe open: as
+    /// long as a server lives, the other's output would not end.
+    private static let spawning = Locked(())
+
     public let identifier: pid_t
     /// Where its standard error goes.
     public let errors: URL
@@ -41,9 +45,11 @@ public final class ChildProcess: Sendable {
         let name = program.lastPathComponent
         errors = folder.appendingPathComponent("\(name)-\(UUID().uuidString.prefix(8)).stderr")
         var pipe: [Int32] = [0, 0]
-        guard Foundation.pipe(&pipe) == 0 else { throw ChildError("no pipe for \(name): \(Self.reason(errno))") }
+        try Self.spawning.withLock { _ in
+            guard Foundation.pipe(&pipe) == 0 else { throw ChildError("no pipe for \(name): \(Self.reason(errno))") }
+            for end in pipe { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        }
         defer { close(pipe[1]) }
-        for end in pipe { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
 
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -72,7 +78,7 @@ public final class ChildProcess: Sendable {
         var envp: [UnsafeMutablePointer<CChar>?] = variables.map { strdup("\($0.key)=\($0.value)") } + [nil]
         defer { for text in argv + envp { free(text) } }
         var started: pid_t = 0
-        let failure = posix_spawn(&started, "/usr/bin/env", &actions, &attributes, &argv, &envp)
+        let failure = Self.spawning.withLock { _ in posix_spawn(&started, "/usr/bin/env", &actions, &attributes, &argv, &envp) }
         guard failure == 0 else {
             close(pipe[0])
             throw ChildError("cannot start \(program.path): \(Self.reason(failure))")
