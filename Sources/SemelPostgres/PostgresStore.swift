@@ -119,6 +119,8 @@ public final class PostgresStore: TransactionalStore {
         shared.segments.close()
         for lane in lanes + callers + [aside] { lane.beginClosing() }
         for lane in lanes + callers + [aside] { await lane.close() }
+        // The threads of their own end as soon as what they have just asked is answered.
+        while shared.signals.isRunning || shared.segments.isLoading { try? await Task.sleep(for: .milliseconds(5)) }
     }
 
     // MARK: Before opening

@@ -47,6 +47,8 @@ final class Signals: Sendable {
         }
     }
 
+    var isRunning: Bool { state.withLock { $0.isRunning } }
+
     func close() {
         state.withLock { state in
             state.isClosing = true

@@ -100,6 +100,8 @@ final class Segments: Sendable {
     // MARK: Filters
 
     func close() { state.withLock { $0.isClosing = true } }
+    /// A thread reads or makes filters.
+    var isLoading: Bool { state.withLock { $0.isLoading } }
     private var isClosing: Bool { state.withLock { $0.isClosing } }
 
     /// Reads or makes the filters that are missing, on a thread of its own. Until they are there, every key is looked for in

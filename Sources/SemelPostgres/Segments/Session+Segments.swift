@@ -29,7 +29,7 @@ extension Session {
     /// is under way: whoever claims next sees the new map, and every key of the old one.
     /// - Returns: whether there is another map now, made here or elsewhere.
     private func seal() throws -> Bool {
-        guard let map = try beginChange() else { return false }
+        guard let map = try beginChange(patience: shared.segments.sealingPatience) else { return false }
         guard map.version == shared.segments.map.version else {
             giveUpTransaction()
             try refreshMap()
@@ -48,7 +48,7 @@ extension Session {
 
     /// Drops a sealed segment, whole.
     private func drop(_ number: Int32) throws -> Bool {
-        guard let map = try beginChange() else { return false }
+        guard let map = try beginChange(patience: .milliseconds(250)) else { return false }
         guard map.sealed.contains(where: { $0.number == number }) else {
             giveUpTransaction()
             return false
@@ -58,11 +58,11 @@ extension Session {
     }
 
     /// Begins a transaction that is to change the map.
+    /// - Parameter patience: how long it may wait for those who claim, while all new claims wait for it.
     /// - Returns: the map as it is; `nil` when somebody else is about to change it.
-    private func beginChange() throws -> SegmentMap? {
-        let patience = shared.segments.sealingPatience.milliseconds
+    private func beginChange(patience: Duration) throws -> SegmentMap? {
         let isAlone = try run([
-            .text("BEGIN"), .text("SET LOCAL lock_timeout = '\(patience)ms'"), .text("SELECT pg_try_advisory_xact_lock(\(shared.target.changeLock))"),
+            .text("BEGIN"), .text("SET LOCAL lock_timeout = '\(max(1, patience.milliseconds))ms'"), .text("SELECT pg_try_advisory_xact_lock(\(shared.target.changeLock))"),
         ])[2]
         guard isAlone.flag(0, 0) else {
             giveUpTransaction()
@@ -114,7 +114,10 @@ extension Session {
                     (isOver, isSettled, count) = try settle(segment)
                 }
             }
-            if isOver, isSettled, try drop(segment.number) { keys += Int(count) }
+            guard isOver, isSettled else { continue }
+            // Another time, when somebody claims in a long transaction, or changes the map too.
+            guard try drop(segment.number) else { break }
+            keys += Int(count)
         }
         return keys
     }
