@@ -184,6 +184,7 @@ struct SegmentTests {
         place.configuration.segmentKeys = max(20, rounds * keysPerRound / 80)
         var stores: [PostgresStore] = []
         for _ in 0..<3 { stores.append(try await place.open()) }
+        let driver = try AnotherDriver(place)
         let ledger = Ledger()
         let isOver = Locked(false)
         let brief = Retention(response: .milliseconds(1), key: .milliseconds(1))
@@ -210,11 +211,11 @@ struct SegmentTests {
                         group.addTask {
                             var numbers = numbers[...]
                             if isSlow, let number = numbers.popFirst() {
-                                let result = try await store.perform(request(key("\(number)"), lease: .seconds(3600))) { transaction, _ in
-                                    try transaction.execute("SELECT pg_sleep(0.004)")
-                                    return .commit(outcome("\(number)"))
-                                }
-                                if case .performed(_, let grant) = result { ledger.answered(number, grant.token) } else { ledger.answered(number, nil) }
+                                _ = try await driver.run("BEGIN", [])
+                                let claim = try await store.claim(request(key("\(number)"), lease: .seconds(3600)), in: driver)
+                                _ = try await driver.run("SELECT pg_sleep(0.004)::text", [])
+                                _ = try await driver.run("COMMIT", [])
+                                if case .granted(let open) = claim { ledger.answered(number, open.grant.token) } else { ledger.answered(number, nil) }
                             }
                             // Lone claims, small batches and large ones.
                             var size = [1, 7, 44][claimant % 3]

@@ -197,7 +197,10 @@ extension Session {
         guard replies[1].flag(0, 0) else { return nil }
 
         let table = "\(schema).\(Segment.table(segment.number))"
-        let size = try run([.text("SELECT pg_relation_size('\(table)') / current_setting('block_size')::bigint")])[0].integer(0, 0, as: Int64.self)
+        let found = try run([.text("SELECT pg_relation_size('\(table)') / current_setting('block_size')::bigint")])[0]
+        // Its table may be dropped just now.
+        guard !found.isNull(0, 0) else { return nil }
+        let size = found.integer(0, 0, as: Int64.self)
         var hashes: [UInt64] = []
         for start in stride(from: 0, through: size, by: Self.blocks) {
             if isOver() { return nil }
