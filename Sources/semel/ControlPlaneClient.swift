@@ -50,6 +50,8 @@ struct ControlPlaneClient {
         }
         base = options.url.hasSuffix("/") ? String(options.url.dropLast()) : options.url
         var configuration = HTTPClient.Configuration(redirectConfiguration: .disallow, timeout: .init(connect: .seconds(5), read: .seconds(30)))
+        // Where nobody listens, the answer is known at once.
+        configuration.connectionPool.retryConnectionEstablishment = false
         if let authorities = options.authorities {
             var tls = TLSConfiguration.makeClientConfiguration()
             tls.trustRoots = .file(authorities)

@@ -234,7 +234,7 @@ struct FaultTests {
 
     // MARK: Others in the way
 
-    @Test("a batch that is undone by a deadlock is tried again, and answered as if nothing had been")
+    @Test("a batch that is undone by a deadlock is tried again, and answered as if nothing had been", .timeLimit(.minutes(5)))
     func deadlock() async throws {
         try await withDatabase { url in
             let store = try await MySQLStore(url: url, configuration: quiet(connections: 1))
@@ -255,7 +255,7 @@ struct FaultTests {
                     SELECT COUNT(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id
                     WHERE t.trx_state = 'LOCK WAIT' AND p.db = DATABASE()
                     """
-                for _ in 0..<600 where try connection.rows(waiting)[0][0].integer == 0 { Thread.sleep(forTimeInterval: 0.2) }
+                while try connection.rows(waiting)[0][0].integer == 0 { Thread.sleep(forTimeInterval: 0.15) }
             }
             let deadlocks = try await stranger.run { connection in
                 try connection.execute("SELECT * FROM semel_record WHERE id = X'\(hex(ids[0]))' FOR UPDATE")

@@ -218,7 +218,7 @@ struct FaultTests {
         try await place.drop()
     }
 
-    @Test("what a lost connection still had under way is ended before the same is said again, and never comes to effect late")
+    @Test("what a lost connection still had under way is ended before the same is said again, and never comes to effect late", .timeLimit(.minutes(5)))
     func lateStatement() async throws {
         let place = try await Place()
         await (try await place.open()).close()
@@ -240,15 +240,14 @@ struct FaultTests {
         let isOver = Locked(false)
         async let stranger: Void = place.holding("SELECT FROM {schema}.record FOR UPDATE", until: isOver)
         // The stranger has its lock once another cannot have it.
-        for _ in 0..<12_000 where try await place.run("SELECT 1::text FROM {schema}.record FOR UPDATE SKIP LOCKED").count > 0 {
+        while try await place.run("SELECT 1::text FROM {schema}.record FOR UPDATE SKIP LOCKED").count > 0 {
             try await Task.sleep(for: .milliseconds(10))
         }
         async let result = store.apply(.complete(outcome("done")), to: key("held"), token: grant.token)
         let first = try await waiting()
         proxy.cut()
         var second = first
-        for _ in 0..<12_000 where second == first { second = try await waiting() }
-        #expect(second != first)
+        while second == first { second = try await waiting() }
         #expect(try await place.run("SELECT pid::text FROM pg_stat_activity WHERE pid = \(first)") == [])
         isOver.withLock { $0 = true }
         try await stranger

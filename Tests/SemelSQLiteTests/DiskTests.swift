@@ -33,7 +33,8 @@ struct DiskTests {
         /// Writes until nothing more fits.
         func fill() throws -> String {
             let path = folder.path + "/filler"
-            let file = open(path, O_WRONLY | O_CREAT, 0o600)
+            // Closed to children: a server that is just being started would keep its blocks after it is removed.
+            let file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
             defer { close(file) }
             let block = [UInt8](repeating: 1, count: 4096)
             while block.withUnsafeBytes({ write(file, $0.baseAddress, $0.count) }) > 0 {}

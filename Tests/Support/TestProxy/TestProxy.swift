@@ -38,7 +38,7 @@ public final class TestProxy: Sendable {
     /// Listens on a free port, in front of a port of this machine.
     public init(to port: Int) throws {
         target = UInt16(port)
-        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard listener >= 0 else { throw ProxyError(description: "no socket: \(errno)") }
         _ = fcntl(listener, F_SETFD, FD_CLOEXEC)
         var address = Self.loopback(0)
@@ -120,7 +120,7 @@ public final class TestProxy: Sendable {
                 return
             }
             let (isClosed, mode) = state.withLock { ($0.isClosed, $0.mode) }
-            let server = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            let server = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
             for end in [client, server] {
                 _ = fcntl(end, F_SETFD, FD_CLOEXEC)
                 var one: Int32 = 1
@@ -131,7 +131,13 @@ public final class TestProxy: Sendable {
                 pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(server, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0 }
             }
             if isClosed { close(client); close(server); return }
-            if case .refuse = mode { close(client); close(server); continue }
+            if case .refuse = mode {
+                // A child that was just being started may hold it open.
+                shutdown(client, Int32(SHUT_RDWR))
+                close(client)
+                close(server)
+                continue
+            }
             guard isConnected else { close(client); close(server); continue }
             state.withLock { state in
                 state.connections += 1
