@@ -34,8 +34,11 @@ public final class PostgresStore: TransactionalStore {
         public var connections: Int
         /// How many transactions of ``PostgresStore/perform(_:_:)`` may run at once.
         public var transactions: Int
-        /// How many parts a table that is made now has, each with an index of its own.
-        public var partitions: Int
+        /// How many keys a segment takes before it is sealed, about. The current segment's index should fit the server's memory.
+        public var segmentKeys: Int
+        /// How long a segment takes keys before it is sealed. A segment leaves when its last key is outlived, so a key may
+        /// stay by so much longer.
+        public var segmentAge: Duration
         /// How long a call waits for a server that cannot be reached.
         public var patience: Duration
         /// How long connecting may take.
@@ -46,13 +49,14 @@ public final class PostgresStore: TransactionalStore {
         public var metrics: StoreMetrics?
 
         public init(
-            schema: String = "semel", connections: Int = 4, transactions: Int = 8, partitions: Int = 4, patience: Duration = .seconds(5),
-            connectLimit: Duration = .seconds(5), answerLimit: Duration = .seconds(10), metrics: StoreMetrics? = nil
+            schema: String = "semel", connections: Int = 4, transactions: Int = 8, segmentKeys: Int = 1_000_000,
+            segmentAge: Duration = .seconds(86_400), patience: Duration = .seconds(5), connectLimit: Duration = .seconds(5), answerLimit: Duration = .seconds(10), metrics: StoreMetrics? = nil
         ) {
             self.schema = schema
             self.connections = max(1, connections)
             self.transactions = max(1, transactions)
-            self.partitions = max(1, partitions)
+            self.segmentKeys = max(1, segmentKeys)
+            self.segmentAge = segmentAge
             self.patience = patience
             self.connectLimit = connectLimit
             self.answerLimit = answerLimit
@@ -71,24 +75,27 @@ public final class PostgresStore: TransactionalStore {
         _ url: String, migrate: Bool = false, configuration: Configuration = Configuration(), environment: Environment = .live
     ) async throws(StoreError) -> PostgresStore {
         let target = try Target(url: url, schema: configuration.schema)
-        let found = try await onThread { () throws -> (PostgresInspection, Incarnation, Int64) in
+        let found = try await onThread { () throws -> (PostgresInspection, Incarnation, Int64, Segments) in
             let connection = try connect(target, configuration, environment)
             var inspection = try PostgresInspection(connection, at: target, within: configuration.answerLimit, wallClock: wallClock)
             if let problem = inspection.problems.first(where: { $0.code != .missingSchema }) { throw problem }
             if migrate, !inspection.problems.isEmpty {
-                try Schema.migrate(connection, at: target, partitions: configuration.partitions, within: configuration.answerLimit)
+                try Schema.migrate(connection, at: target, within: configuration.answerLimit)
                 inspection = try PostgresInspection(connection, at: target, within: configuration.answerLimit, wallClock: wallClock)
             }
             if let problem = inspection.problems.first { throw problem }
             let meta = try connection.run(
                 [.text("SELECT incarnation, seen FROM \(target.quotedSchema).meta")], within: configuration.answerLimit)[0].get()
             guard meta.count == 1 else { throw StoreError(.damaged, "\(target.place): the table of the store's state is empty") }
-            return (inspection, Incarnation(rawValue: UInt16(clamping: meta.integer(0, 0, as: Int32.self))), meta.integer(0, 1))
+            let segments = Segments(
+                try SegmentMap.read(connection, in: target.quotedSchema, within: configuration.answerLimit),
+                keys: configuration.segmentKeys, age: configuration.segmentAge, at: environment.uptime())
+            return (inspection, Incarnation(rawValue: UInt16(clamping: meta.integer(0, 0, as: Int32.self))), meta.integer(0, 1), segments)
         }
         return PostgresStore(
             Shared(
                 target: target, configuration: configuration, environment: environment, durability: found.0.durability,
-                incarnation: found.1, seen: found.2))
+                incarnation: found.1, seen: found.2, segments: found.3))
     }
 
     private init(_ shared: Shared) {
@@ -98,15 +105,22 @@ public final class PostgresStore: TransactionalStore {
         callers = (0..<shared.configuration.transactions).map { Lane(shared, for: .callers, name: "semel-pg-own-\($0)") }
         aside = Lane(shared, for: .records, name: "semel-pg-aside")
         shared.signals.start(shared)
+        shared.segments.loadFilters(shared)
     }
 
-    deinit { shared.signals.close() }
+    deinit {
+        shared.signals.close()
+        shared.segments.close()
+    }
 
     /// Does what was submitted, and closes the connections. Later calls fail with `stopped`.
     public func close() async {
         shared.signals.close()
+        shared.segments.close()
         for lane in lanes + callers + [aside] { lane.beginClosing() }
         for lane in lanes + callers + [aside] { await lane.close() }
+        // The threads of their own end as soon as what they have just asked is answered.
+        while shared.signals.isRunning || shared.segments.isLoading { try? await Task.sleep(for: .milliseconds(5)) }
     }
 
     // MARK: Before opening
@@ -134,7 +148,7 @@ public final class PostgresStore: TransactionalStore {
             let connection = try connect(target, configuration, environment)
             let inspection = try PostgresInspection(connection, at: target, within: configuration.answerLimit, wallClock: wallClock)
             if let problem = inspection.problems.first(where: { $0.code != .missingSchema }) { throw problem }
-            let found = try Schema.migrate(connection, at: target, partitions: configuration.partitions, within: configuration.answerLimit)
+            let found = try Schema.migrate(connection, at: target, within: configuration.answerLimit)
             return (found, Schema.version)
         }
     }
@@ -290,6 +304,9 @@ public final class PostgresStore: TransactionalStore {
         return shared.policies.count > before
     }
 
+    /// Knows the segments as they are now.
+    func refreshMap() async throws(StoreError) -> SegmentMap { try await aside.submit { try $0.refreshMap() } }
+
     // MARK: Operators
 
     public func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage {
@@ -356,7 +373,9 @@ public final class PostgresStore: TransactionalStore {
                 return StoreHealth(
                     isReady: !isReadOnly,
                     detail: isReadOnly
-                        ? "\(place): the server takes no writes; name the primary in the store's URL" : "PostgreSQL \(rows[0].text(0, 1)) at \(place)",
+                        ? "\(place): the server takes no writes; name the primary in the store's URL"
+                        : "PostgreSQL \(rows[0].text(0, 1)) at \(place)"
+                            + (session.shared.segments.problem.map { "; the current segment grows, for it cannot be sealed: \($0.message)" } ?? ""),
                     liveRecords: Int(rows[1].integer(0, 0, as: Int64.self)))
             }
         } catch {

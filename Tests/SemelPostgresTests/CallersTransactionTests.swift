@@ -5,7 +5,7 @@ import Testing
 
 /// Another driver's connection, as an application has one: everything goes as text, and it begins and ends its transactions
 /// by itself.
-private actor AnotherDriver: CallersTransaction {
+actor AnotherDriver: CallersTransaction {
     private let connection: Connection
 
     init(_ place: Place) throws {

@@ -126,7 +126,7 @@ struct FaultTests {
 
     private var brief: PostgresStore.Configuration {
         PostgresStore.Configuration(
-            connections: 2, transactions: 2, partitions: 2, patience: .milliseconds(500), connectLimit: .seconds(1), answerLimit: .seconds(1))
+            connections: 2, transactions: 2, patience: .milliseconds(500), connectLimit: .seconds(1), answerLimit: .seconds(1))
     }
 
     private func untilTraffic(_ ledger: Ledger, _ count: Int) async throws {

@@ -78,10 +78,10 @@ struct RefusalTests {
         #expect(missing.code == .missingSchema, "\(missing)")
         #expect(missing.message.contains("semel store migrate"))
 
-        #expect(try await PostgresStore.migrate(place.url, configuration: .forTests) == (0, 1))
-        #expect(try await PostgresStore.migrate(place.url, configuration: .forTests) == (1, 1))
+        #expect(try await PostgresStore.migrate(place.url, configuration: .forTests) == (0, 2))
+        #expect(try await PostgresStore.migrate(place.url, configuration: .forTests) == (2, 2))
         await (try await PostgresStore.open(place.url, configuration: .forTests)).close()
-        #expect(try await PostgresStore.inspect(place.url).schemaVersion == 1)
+        #expect(try await PostgresStore.inspect(place.url).schemaVersion == 2)
 
         try await place.run("UPDATE {schema}.meta SET version = 99")
         for migrate in [false, true] {
@@ -99,7 +99,7 @@ struct RefusalTests {
             for _ in 0..<6 { group.addTask { try await PostgresStore.migrate(place.url, configuration: .forTests).from } }
             return try await group.reduce(into: []) { $0.append($1) }
         }
-        #expect(found.sorted() == [0, 1, 1, 1, 1, 1])
+        #expect(found.sorted() == [0, 2, 2, 2, 2, 2])
         try await place.drop()
     }
 

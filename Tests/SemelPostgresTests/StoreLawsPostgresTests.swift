@@ -15,6 +15,13 @@ struct StoreLawsPostgresTests {
         try await withSubjects { try await law.check(try await $0.ahead()) }
     }
 
+    @Test("upholds, with segments of two keys", arguments: StoreLaw.all)
+    func upholdsInSegments(_ law: StoreLaw) async throws {
+        var configuration = PostgresStore.Configuration.forTests
+        configuration.segmentKeys = 2
+        try await withSubjects(configuration) { try await law.check(try await $0.ahead()) }
+    }
+
     @Test("upholds, by the server's own clock", arguments: StoreLaw.realTime)
     func upholdsInRealTime(_ law: StoreLaw) async throws {
         try await withSubjects { subjects in try await law.check(moment: .seconds(1)) { try await subjects.inRealTime($0) } }
@@ -40,9 +47,9 @@ struct StoreLawsPostgresTests {
         }
     }
 
-    private func withSubjects(_ body: (Subjects) async throws -> StoreLaw.Verdict) async throws {
+    private func withSubjects(_ configuration: PostgresStore.Configuration = .forTests, _ body: (Subjects) async throws -> StoreLaw.Verdict) async throws {
         try await Turnstile.laws.pass {
-            let subjects = Subjects()
+            let subjects = Subjects(configuration)
             let verdict: Result<StoreLaw.Verdict, any Error>
             do {
                 verdict = .success(try await body(subjects))
@@ -61,10 +68,13 @@ struct StoreLawsPostgresTests {
 private final class Subjects: Sendable {
     private let places = Locked([Place]())
     private let stores = Locked([PostgresStore]())
+    private let configuration: PostgresStore.Configuration
+
+    init(_ configuration: PostgresStore.Configuration) { self.configuration = configuration }
 
     /// Where time passes at once.
     func ahead() async throws -> StoreSubject {
-        let place = try await Place()
+        let place = try await Place(configuration)
         places.withLock { $0.append(place) }
         try await place.run("CREATE SCHEMA {schema}")
         try await place.run("CREATE TABLE {schema}.ahead (by interval NOT NULL)")
@@ -81,7 +91,7 @@ private final class Subjects: Sendable {
 
     /// Where time passes by itself.
     func inRealTime(_ moment: Duration) async throws -> StoreSubject {
-        let place = try await Place()
+        let place = try await Place(configuration)
         places.withLock { $0.append(place) }
         return try await subject(in: place, moment: moment)
     }

@@ -1,42 +1,46 @@
-/* A store that keeps keys in segments of time, and the boundary between two of them.
+/* A store that keeps keys in segments of time, and the boundary between two of them (SemelPostgres/Segments).
  *
- * Several claimants claim one key. A claim reads which segment is the current one, looks for the key in the sealed ones, and
- * inserts it into the current one, whose index takes each key once. A rotation seals the current segment and begins another;
- * housekeeping moves what is live out of a sealed segment and drops it.
+ * Several claimants claim one key. A claimant knows the map of the segments as it last read it, and from the sealed segments'
+ * filters, or by a look, whether they hold the key. Then, in a transaction, it shares a lock on the map, makes sure that the
+ * map is the one it knows, and inserts the key into the current segment, whose index takes each key once. A rotation seals the
+ * current segment and begins another, with the lock alone. Housekeeping moves what is live out of a sealed segment into the
+ * current one, as a claim would come there, and then drops the sealed one, with the lock alone.
  *
- * Promise: at most one claimant wins.
+ * Promise: at most one claimant wins, and what it won is kept.
  *
  * What `scripts/models` expects:
  *   holds
- *   fails -DNOLOCK     claims take no shared lock on the segment map
+ *   fails -DNOLOCK     claims take no shared lock on the map
  *   fails -DEARLY      the lock is given up before the claim commits
+ *   fails -DNOVERSION  the map is not compared under the lock
  *   fails -DNOMOVE     a segment is dropped with live records in it
  */
 #define CLAIMANTS 3
 #define SEGMENTS 3
 
 byte current = 0;          /* the segment that takes claims */
+byte version = 0;          /* of the map: another one after each change */
 bool kept[SEGMENTS];       /* the key is in the segment, committed */
 bool pending[SEGMENTS];    /* an insert of the key is not committed yet: whoever wants to insert it too waits */
 bool dropped[SEGMENTS];
-byte readers = 0;          /* holders of the shared lock on the segment map */
+byte readers = 0;          /* holders of the shared lock on the map */
 bool sealing = false;      /* the exclusive lock is held */
 byte wins = 0;
 
 inline share()   { atomic { !sealing -> readers++ } }
 inline unshare() { readers-- }
+inline alone()   { atomic { !sealing && readers == 0 -> sealing = true } }
 
 proctype Claimant()
 {
     byte segment;
-    byte sealed = 0;
-    bool found = false;
+    byte known;
+    byte sealed;
+    bool found;
 
-#ifndef NOLOCK
-    share();
-#endif
-    segment = current;
-    /* Every statement has a view of its own: each sealed segment is looked at in its own step. */
+again:
+    atomic { segment = current; known = version; sealed = 0; found = false };
+    /* Each sealed segment's filter is of its own time. */
     do
     :: sealed < segment ->
         atomic {
@@ -49,59 +53,73 @@ proctype Claimant()
     :: else -> break
     od;
     if
-    :: found ->
-#ifdef EARLY
-        unshare()
-#else
-        skip
+    :: found -> goto end
+    :: else
+    fi;
+#ifndef NOLOCK
+    share();
 #endif
-    :: else ->
-        /* The unique index: wait for one that inserts the same key, then take the key or find it taken. */
-        atomic {
-            !pending[segment] ->
-            if
-            :: kept[segment] -> found = true
-            :: else -> pending[segment] = true
-            fi
-        };
-#ifdef EARLY
+#ifndef NOVERSION
+    if
+    :: version != known ->
+#ifndef NOLOCK
         unshare();
 #endif
+        goto again
+    :: else
+    fi;
+#endif
+    /* The unique index: wait for one that inserts the same key, then take the key or find it taken. */
+    atomic {
+        !pending[segment] ->
         if
-        :: found
-        :: else ->
-            atomic {
-                pending[segment] = false;
-                kept[segment] = true;
-                wins++;
-                assert(wins <= 1)
-            }
+        :: kept[segment] -> found = true
+        :: else -> pending[segment] = true
         fi
+    };
+#ifdef EARLY
+    unshare();
+#endif
+    if
+    :: found
+    :: else ->
+        atomic {
+            pending[segment] = false;
+            kept[segment] = true;
+            wins++;
+            assert(wins <= 1)
+        }
     fi;
 #if !defined(NOLOCK) && !defined(EARLY)
-    unshare()
+    unshare();
 #endif
+end:
+    skip
 }
 
 proctype Rotation()
 {
     byte old;
+    byte known;
     do
     :: current < SEGMENTS - 1 ->
-        atomic { !sealing && readers == 0 -> sealing = true };
-        current++;
+        alone();
+        atomic { current++; version++ };
         sealing = false
     :: current > 0 && !dropped[current - 1] ->
-        /* Housekeeping of the last sealed segment, under the same lock. */
-        atomic { !sealing && readers == 0 -> sealing = true };
-        old = current - 1;
+        atomic { old = current - 1; known = version };
 #ifndef NOMOVE
+        /* Beside claims, and like one: under the shared lock, into the segment that is current under it. */
+        share();
         if
-        :: kept[old] -> kept[current] = true
+        :: version == known -> atomic { kept[current] = kept[current] || kept[old]; kept[old] = false }
         :: else
         fi;
+        unshare();
 #endif
-        dropped[old] = true;
+        alone();
+        atomic { dropped[old] = true; version++ };
+        assert(wins == 0 || kept[0] && !dropped[0] || kept[1] && !dropped[1] || kept[2] && !dropped[2]);
         sealing = false
     :: break
     od

@@ -24,8 +24,28 @@ enum Load {
         return Double(pairs / callers * callers) / (ContinuousClock.now - start).seconds
     }
 
+    /// Claims fresh keys in batches of so many, from two tasks, and leaves them claimed. Claims a second.
+    static func claims(of store: some OperationStore, batch: Int, count: Int) async throws -> Double {
+        let start = ContinuousClock.now
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for _ in 0..<2 {
+                group.addTask {
+                    var generator = Generator()
+                    for _ in 0..<count / batch / 2 {
+                        let results = try await store.claim((0..<batch).map { _ in Self.request(&generator) })
+                        guard results.allSatisfy({ if case .granted = $0 { true } else { false } }) else {
+                            throw BenchmarkError(description: "a fresh key was refused")
+                        }
+                    }
+                }
+            }
+            try await group.waitForAll()
+        }
+        return Double(count / batch / 2 * batch * 2) / (ContinuousClock.now - start).seconds
+    }
+
     /// Fills a store in large batches.
-    static func fill(_ store: some OperationStore, keys: Int) async throws {
+    static func fill(_ store: some OperationStore, keys: Int, retention: Retention? = nil) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             for _ in 0..<4 {
                 group.addTask {
@@ -34,7 +54,7 @@ enum Load {
                         let requests = (0..<min(2500, keys / 4 - start)).map { _ in Self.request(&generator) }
                         let transitions = zip(requests, try await store.claim(requests)).compactMap { request, result in
                             if case .granted(let grant) = result {
-                                Transition(id: request.id, token: grant.token, change: .complete(Self.outcome))
+                                Transition(id: request.id, token: grant.token, change: .complete(Self.outcome, retention: retention))
                             } else {
                                 nil
                             }

@@ -43,6 +43,7 @@ struct PostgresSuite {
         try await speed(schema: "bench_\(mark)")
         try await transactions(schema: "bench_own_\(mark)")
         try await size(schema: "bench_size_\(mark)")
+        try await kept(schema: "bench_kept_\(mark)")
         return report
     }
 
@@ -173,24 +174,64 @@ struct PostgresSuite {
         let store = try await PostgresStore.open("\(url)?schema=\(schema)", migrate: true)
         func bytes() throws -> Double {
             let text = try sql(
-                "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '\(schema)' AND c.relname LIKE 'record%' AND c.relkind = 'r'")
+                "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '\(schema)' AND (c.relname LIKE 'segment\\_%' AND c.relname <> 'segment_map') AND c.relkind = 'r'")
             return Double(text) ?? 0
         }
         // What completing leaves behind is used again; so the growth of a table that has been in use counts.
         let rounds = 20
         for _ in 0..<rounds / 2 {
             try await Load.fill(store, keys: keys / rounds)
-            try sql("VACUUM \(schema).record")
+            try sql("VACUUM")
         }
         let before = try bytes()
         for _ in 0..<rounds / 2 {
             try await Load.fill(store, keys: keys / rounds)
-            try sql("VACUUM \(schema).record")
+            try sql("VACUUM")
         }
         let count = Double(sqlCount(schema))
         report.note("bytes a key as the table stands: \(Int(try bytes() / max(count, 1)))")
         report.figure("bytes on disk a further key", (try bytes() - before) / (count / 2), atMost: 433)
         await store.close()
+    }
+
+    /// Batched claims of fresh random keys, with many kept against none, and while many expire.
+    private mutating func kept(schema: String) async throws {
+        let keys = ProcessInfo.processInfo.environment["SEMEL_BENCH_KEYS"].flatMap { Int($0) } ?? 10_000_000
+        guard keys > 0 else { return report.note("claims with kept keys are left out") }
+        var configuration = PostgresStore.Configuration()
+        let full = try await PostgresStore.open("\(url)?schema=\(schema)", migrate: true, configuration: configuration)
+        let start = ContinuousClock.now
+        try await Load.fill(full, keys: keys)
+        report.note("filled with \(keys) keys, \(Int(Double(keys) / (ContinuousClock.now - start).seconds)) a second")
+        // Those that expire: small segments, so that several are dropped while it is measured.
+        configuration.segmentKeys = max(1000, keys / 100)
+        let expiring = try await PostgresStore.open("\(url)?schema=\(schema)_expiring", migrate: true, configuration: configuration)
+        var rounds: [(empty: Double, full: Double, expiring: Double)] = []
+        for round in 0..<5 {
+            let empty = try await PostgresStore.open("\(url)?schema=\(schema)_empty_\(round)", migrate: true)
+            try await Load.fill(expiring, keys: keys / 20, retention: Retention(response: .seconds(1), key: .seconds(1)))
+            try await Task.sleep(for: .seconds(1))
+            let count = 100_000
+            let (atEmpty, atFull) = (
+                try await Load.claims(of: empty, batch: 250, count: count), try await Load.claims(of: full, batch: 250, count: count)
+            )
+            // The housekeeping goes on as long as the claims do.
+            let purge = Task {
+                var removed = 0
+                while !Task.isCancelled { removed += try await expiring.purge(limit: 10_000).keys }
+                return removed
+            }
+            let atExpiring = try await Load.claims(of: expiring, batch: 250, count: count)
+            purge.cancel()
+            rounds.append((atEmpty, atFull, atExpiring))
+            report.note(
+                "batched claims a second: empty \(Int(atEmpty)), with \(keys) keys kept \(Int(atFull)), while \(try await purge.value) keys leave \(Int(atExpiring))")
+            await empty.close()
+        }
+        report.figure("batched claims with \(keys) random keys kept / empty store", median(rounds.map { $0.full / $0.empty }), atLeast: 0.9)
+        report.figure("batched claims while keys expire / empty store", median(rounds.map { $0.expiring / $0.empty }), atLeast: 0.9)
+        await full.close()
+        await expiring.close()
     }
 
     private func sqlCount(_ schema: String) -> Int { (try? Int(sql("SELECT count(*) FROM \(schema).record")) ?? 0) ?? 0 }

@@ -49,7 +49,8 @@ final class Connection {
 
     private let handle: OpaquePointer
     private let uptime: @Sendable () -> Duration
-    private var prepared: Set<Statement> = []
+    /// By name.
+    private var prepared: [String: Statement] = [:]
     private var callersStatements: [String: Statement] = [:]
 
     /// Connects, within a time.
@@ -122,8 +123,8 @@ final class Connection {
     /// - Throws: ``Lost``.
     func run(_ commands: [Command], within time: Duration) throws(Lost) -> [Reply] {
         let deadline = uptime() + time
-        // One entry a result that will come: the statement being prepared, or nil for the answer to a command.
-        var expected: [Statement?] = []
+        // One entry a result that will come.
+        var expected: [Expected] = []
         for command in commands {
             switch command {
             case .callers(let statement, let values):
@@ -135,7 +136,7 @@ final class Connection {
             case .text(let sql, let parameters):
                 try send(parameters) { PQsendQueryParams(handle, sql, $0, nil, $1, $2, $3, 1) }
             }
-            expected.append(nil)
+            expected.append(.answer)
         }
         try check(PQpipelineSync(handle))
         try flush(until: deadline)
@@ -143,13 +144,17 @@ final class Connection {
         var replies: [Reply] = []
         replies.reserveCapacity(commands.count)
         var preparing: Reply?
-        for statement in expected {
+        for result in expected {
             let reply = try reply(until: deadline)
-            if let statement {
+            switch result {
+            case .released(let former):
+                // It is still there; and then the one that was to take its name was not prepared.
+                if case .rows = reply {} else { prepared[former.name] = former }
+            case .prepared(let statement):
                 preparing = reply
                 // Prepared statements outlive the transaction; one that failed or was skipped is prepared next time.
-                if case .rows = reply {} else { prepared.remove(statement) }
-            } else {
+                if case .rows = reply {} else if prepared[statement.name] == statement { prepared[statement.name] = nil }
+            case .answer:
                 // That a statement could not be prepared is the reason, and not that it was skipped.
                 if case .skipped = reply, case .failed = preparing { replies.append(preparing!) } else { replies.append(reply) }
                 preparing = nil
@@ -162,10 +167,24 @@ final class Connection {
         return replies
     }
 
-    private func prepare(_ statement: Statement, _ expected: inout [Statement?]) throws(Lost) {
-        guard prepared.insert(statement).inserted else { return }
+    /// What a result of the server will be about.
+    private enum Expected {
+        case released(Statement)
+        case prepared(Statement)
+        case answer
+    }
+
+    /// Prepares a statement, in place of another one of its name.
+    private func prepare(_ statement: Statement, _ expected: inout [Expected]) throws(Lost) {
+        let former = prepared[statement.name]
+        guard former != statement else { return }
+        if let former, !former.name.isEmpty {
+            try check(PQsendQueryParams(handle, "DEALLOCATE \"\(former.name)\"", 0, nil, nil, nil, nil, 1))
+            expected.append(.released(former))
+        }
         try check(PQsendPrepare(handle, statement.name, statement.sql, 0, nil))
-        expected.append(statement)
+        prepared[statement.name] = statement
+        expected.append(.prepared(statement))
     }
 
     /// A statement for a caller's SQL: a new one, or the one that this SQL has. Only so many are kept.
@@ -174,7 +193,7 @@ final class Connection {
         // The unnamed statement is prepared anew each time.
         guard callersStatements.count < 100 else {
             let unnamed = Statement(name: "", sql: sql)
-            prepared.remove(unnamed)
+            prepared[unnamed.name] = nil
             return unnamed
         }
         let statement = Statement(name: "semel_caller_\(callersStatements.count)", sql: sql)

@@ -5,6 +5,7 @@ import Semel
 struct Parameters {
     /// The types that arrays of parameters are made of, by their fixed numbers in `pg_type`.
     enum Element: UInt32 {
+        case boolean = 16
         case bytes = 17
         case integer = 20
         case smallInteger = 21
@@ -57,6 +58,8 @@ struct Parameters {
             bytes.append(bigEndian: Int32(value.bitWidth / 8))
             bytes.append(bigEndian: value)
         }
+
+        mutating func write(_ value: Bool) { write(UInt8(value ? 1 : 0)) }
 
         mutating func write(_ value: OperationReference) {
             bytes.append(bigEndian: Int32(16))

@@ -55,6 +55,13 @@ struct Target: Sendable {
     /// A number for the advisory locks of this schema.
     var lockNumber: Int64 { Int64(bitPattern: OperationReference(OperationID(scope: Scope("semel", schema), key: Self.lockKey)).high) }
 
+    /// The advisory lock on the map of the segments: who claims shares it, who changes the map has it alone.
+    var mapLock: Int64 { lockNumber &+ 2 }
+    /// The advisory lock of the one process that prepares a change of the map.
+    var changeLock: Int64 { lockNumber &+ 3 }
+    /// The advisory lock of the one process that makes a segment's filter.
+    var filterLock: Int64 { lockNumber &+ 4 }
+
     /// The advisory lock under which a scope's live records are counted.
     func lock(of scope: Scope) -> Int64 {
         lockNumber ^ Int64(bitPattern: OperationReference(OperationID(scope: scope, key: Self.lockKey)).high)

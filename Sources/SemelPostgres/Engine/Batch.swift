@@ -53,6 +53,7 @@ final class Batch {
     func run() {
         var deadline = shared.environment.uptime() + shared.configuration.patience
         var conflicts = 0
+        var staleMaps = 0
         var rounds = 0
         while !groups.isEmpty {
             do {
@@ -72,6 +73,14 @@ final class Batch {
                 deadline = shared.environment.uptime() + shared.configuration.patience
                 rounds += 50
                 if rounds > 200 { fail(StoreError(.unavailable, "\(shared.target.place): connections do not last: \(lost)", underlying: lost)) }
+            } catch is StaleMap {
+                rounds += 1
+                relearn()
+            } catch let error as PostgresError where error.isMissingTable && staleMaps < 3 {
+                // A segment that this process knows may have left; whatever was sent with it did not happen.
+                staleMaps += 1
+                inFlight = []
+                relearn()
             } catch let error as PostgresError where error.isConflict && conflicts < 50 {
                 conflicts += 1
                 inFlight = []
@@ -85,6 +94,15 @@ final class Batch {
                 fail(shared.error(error))
             }
         }
+    }
+
+    /// Knows the segments as they are now. What goes wrong with it goes wrong with what follows too.
+    private func relearn() {
+        do {
+            try session.refreshMap()
+        } catch is Connection.Lost {
+            session.disconnect()
+        } catch { fail(shared.error(error)) }
     }
 
     private func fail(_ error: StoreError) {
@@ -139,9 +157,10 @@ final class Batch {
             default: break
             }
         }
+        let map = shared.segments.map
         var commands: [Connection.Command] = []
-        if !inserts.isEmpty { commands.append(try insertion(inserts, connection)) }
-        if !completes.isEmpty {
+        if !inserts.isEmpty { commands += [.prepared(shared.statements.share, Parameters()), try insertion(inserts, map, connection)] }
+        for (segment, completes) in map.split(completes, by: { groups[$0.index].reference }) {
             var parameters = Self.tokens(completes.map { ($0.transition, groups[$0.index].reference) })
             parameters.addArray(.shortInteger, completes) { if let value = $1.response { $0.write(value) } else { $0.writeNull() } }
             parameters.addArray(.shortInteger, completes) { if let value = $1.key { $0.write(value) } else { $0.writeNull() } }
@@ -150,15 +169,15 @@ final class Batch {
                 writer.write($1.outcome)
                 $0.write(writer.bytes)
             }
-            commands.append(.prepared(shared.statements.complete, parameters))
+            commands.append(.prepared(segment.statements.complete, parameters))
         }
-        if !renews.isEmpty {
+        for (segment, renews) in map.split(renews, by: { groups[$0.index].reference }) {
             var parameters = Self.tokens(renews.map { ($0.transition, groups[$0.index].reference) })
             parameters.addArray(.integer, renews) { $0.write(Session.bounded($1.lease)) }
-            commands.append(.prepared(shared.statements.renew, parameters))
+            commands.append(.prepared(segment.statements.renew, parameters))
         }
-        if !releases.isEmpty {
-            commands.append(.prepared(shared.statements.release, Self.tokens(releases.map { ($0.transition, groups[$0.index].reference) })))
+        for (segment, releases) in map.split(releases, by: { groups[$0.index].reference }) {
+            commands.append(.prepared(segment.statements.release, Self.tokens(releases.map { ($0.transition, groups[$0.index].reference) })))
         }
         guard !commands.isEmpty else { return }
 
@@ -166,10 +185,14 @@ final class Batch {
         inFlight = sent.compactMap { groups[$0].items.first }
         var replies = try Self.rows(connection.run(commands, within: session.answerLimit))[...]
         inFlight = []
-        if !inserts.isEmpty { try answerInserts(inserts, replies.removeFirst(), connection) }
+        if !inserts.isEmpty {
+            replies.removeFirst()
+            try answerInserts(inserts, replies.removeFirst(), map, connection)
+        }
+        // A key is in one segment, so at most one of the rest was applied to it.
+        let applied = Set(replies.flatMap(\.references))
         var changed: [OperationReference] = []
-        for (indices, isChange) in [(completes.map(\.index), true), (renews.map(\.index), false), (releases.map(\.index), true)] where !indices.isEmpty {
-            let applied = Set(replies.removeFirst().references)
+        for (indices, isChange) in [(completes.map(\.index), true), (renews.map(\.index), false), (releases.map(\.index), true)] {
             for index in indices where applied.contains(groups[index].reference) {
                 if isChange { changed.append(groups[index].reference) }
                 answer(index, .transition(.applied))
@@ -179,7 +202,7 @@ final class Batch {
     }
 
     /// The claims of keys that are hoped, or were seen, to be absent.
-    private func insertion(_ indices: [Int], _ connection: Connection) throws -> Connection.Command {
+    private func insertion(_ indices: [Int], _ map: SegmentMap, _ connection: Connection) throws -> Connection.Command {
         var rows: [(row: Row, lease: Int64)] = []
         rows.reserveCapacity(indices.count)
         for index in indices {
@@ -192,7 +215,7 @@ final class Batch {
             }
             rows.append((Row(request.id, groups[index].reference, record, policy: policy), Session.bounded(request.lease)))
         }
-        return .insert(rows, shared)
+        return .insert(rows, map, shared)
     }
 
     private static func first(_ request: ClaimRequest, at now: Int64, epoch: Epoch) -> (ClaimResult, RecordMachine.Change) {
@@ -204,7 +227,7 @@ final class Batch {
     /// only if two statements and a round trip fit in; then the epoch might be lower than that holder's.
     static func wasSlow(epoch: Int64, end: Int64) -> Bool { end - (epoch & (1 << 52 - 1)) > 50 }
 
-    private func answerInserts(_ indices: [Int], _ rows: Rows, _ connection: Connection) throws {
+    private func answerInserts(_ indices: [Int], _ rows: Rows, _ map: SegmentMap, _ connection: Connection) throws {
         var granted: [OperationReference: (epoch: Int64, due: Int64)] = [:]
         var slow: [(id: OperationReference, epoch: Int64)] = []
         for row in 0..<rows.count {
@@ -217,7 +240,7 @@ final class Batch {
         let claims = indices.compactMap { index -> (index: Int, request: ClaimRequest)? in
             if case .claim(let request)? = groups[index].items.first?.work { (index, request) } else { nil }
         }
-        if !slow.isEmpty { try restamp(slow, claims.map(\.request), &granted, connection) }
+        if !slow.isEmpty { try restamp(slow, claims.map(\.request), map, &granted, connection) }
         var changed: [OperationReference] = []
         for (index, request) in claims {
             guard let (epoch, due) = granted[groups[index].reference] else {
@@ -239,12 +262,12 @@ final class Batch {
 
     /// Gives the inserts that took long an epoch drawn now, when the row is theirs.
     private func restamp(
-        _ slow: [(id: OperationReference, epoch: Int64)], _ requests: [ClaimRequest],
+        _ slow: [(id: OperationReference, epoch: Int64)], _ requests: [ClaimRequest], _ map: SegmentMap,
         _ granted: inout [OperationReference: (epoch: Int64, due: Int64)], _ connection: Connection
     ) throws {
         let owners = Dictionary(requests.map { (OperationReference($0.id), $0.owner) }, uniquingKeysWith: { $1 })
         let mine = slow.map { ($0.id, $0.epoch, owners[$0.id] ?? Owner(high: 0, low: 0)) }
-        let rows = try Self.rows(connection.run([.restamp(mine, shared)], within: session.answerLimit))[0]
+        let rows = try Self.rows(connection.run([.restamp(mine, map.current, shared)], within: session.answerLimit))[0]
         var renewed: [OperationReference: Int64] = [:]
         for row in 0..<rows.count { renewed[rows.reference(row, 0)] = rows.integer(row, 1) }
         for (id, _) in slow {
@@ -271,11 +294,10 @@ final class Batch {
     /// Reads the rest without locking, and answers what changes nothing.
     /// - Returns: the groups whose next item changes something.
     private func read(_ connection: Connection) throws -> [Int] {
-        let (stored, now) = try load(
-            [.keys(shared.statements.read, groups.map(\.reference)), .prepared(shared.statements.now, Parameters())], at: 0, connection)
+        let (stored, now) = try load(groups.map(\.reference), by: \.read, connection)
         var toLock: [Int] = []
         for index in groups.indices {
-            let decision = try decide(index, stored[groups[index].reference], at: now, mayChange: false, connection)
+            let decision = try decide(index, stored[groups[index].reference]?.row, at: now, mayChange: false, connection)
             for (item, answer) in decision.answers { item.answer = answer }
             groups[index].items.removeFirst(decision.answers.count)
             groups[index].isAbsent = decision.isAbsent
@@ -286,16 +308,14 @@ final class Batch {
 
     /// Decides once more with the rows locked, and writes.
     private func change(_ indices: [Int], _ connection: Connection) throws {
-        let statements = shared.statements
         let references = indices.map { groups[$0].reference }
         do {
-            let (stored, now) = try load(
-                [.text("BEGIN"), .keys(statements.lock, references), .prepared(statements.now, Parameters())], at: 1, connection)
+            let (stored, now) = try load(references, by: \.lock, connection)
             var puts: [Row] = []
             var deletes: [OperationReference] = []
             var decisions: [(index: Int, decision: Decision)] = []
             for index in indices {
-                let decision = try decide(index, stored[groups[index].reference], at: now, mayChange: true, connection)
+                let decision = try decide(index, stored[groups[index].reference]?.row, at: now, mayChange: true, connection)
                 decisions.append((index, decision))
                 switch decision.change {
                 case .keep: break
@@ -307,8 +327,14 @@ final class Batch {
             }
             inFlight = decisions.flatMap { $0.decision.answers.map(\.item) }
             var commands: [Connection.Command] = []
-            if !puts.isEmpty { commands.append(.put(statements.put, puts)) }
-            if !deletes.isEmpty { commands.append(.keys(statements.delete, deletes)) }
+            // Where they were found, and are locked.
+            let segments = Dictionary(stored.values.map { ($0.segment.number, $0.segment) }, uniquingKeysWith: { $1 })
+            for (number, segment) in segments {
+                let puts = puts.filter { stored[$0.id]?.segment.number == number }
+                let deletes = deletes.filter { stored[$0]?.segment.number == number }
+                if !puts.isEmpty { commands.append(.put(segment.statements.put, puts)) }
+                if !deletes.isEmpty { commands.append(.keys(segment.statements.delete, deletes)) }
+            }
             shared.environment.failpoints.pass(.beforeCommit)
             _ = try Self.rows(connection.run(commands + [.text("COMMIT")], within: session.answerLimit))
             shared.environment.failpoints.pass(.afterCommit)
@@ -319,23 +345,35 @@ final class Batch {
                 groups[index].isAbsent = decision.isAbsent
             }
             shared.signals.changed(puts.map(\.id) + deletes)
-        } catch let error as PostgresError {
+        } catch where error is PostgresError || error is StaleMap {
             inFlight = []
             _ = try connection.run([.text("ROLLBACK")], within: session.answerLimit)
             throw error
         }
     }
 
+    /// Reads rows where they can be; with a lock, in a transaction that this begins.
+    /// - Throws: ``StaleMap`` when they might be elsewhere.
     private func load(
-        _ commands: [Connection.Command], at place: Int, _ connection: Connection
-    ) throws -> ([OperationReference: Row], StoreTime) {
+        _ references: [OperationReference], by statement: KeyPath<TableStatements, Connection.Statement>, _ connection: Connection
+    ) throws -> ([OperationReference: (row: Row, segment: Segment)], StoreTime) {
+        let map = shared.segments.map
+        let isLocking = statement == \.lock
+        let parts = map.split(references, by: { $0 })
+        var commands: [Connection.Command] = isLocking ? [.text("BEGIN")] : []
+        commands += parts.map { .keys($0.segment.statements[keyPath: statement], $0.items) }
+        commands += [.prepared(shared.statements.version, Parameters()), .prepared(shared.statements.now, Parameters())]
         let replies = try Self.rows(connection.run(commands, within: session.answerLimit))
-        var stored: [OperationReference: Row] = [:]
-        for number in 0..<replies[place].count {
-            let row = Row(replies[place], number)
-            stored[row.id] = row
+        // The current segment was asked last, and a record only moves there: none was missed.
+        guard replies[replies.count - 2].integer(0, 0, as: Int64.self) == map.version else { throw StaleMap() }
+        var stored: [OperationReference: (row: Row, segment: Segment)] = [:]
+        for (rows, part) in zip(replies.dropFirst(isLocking ? 1 : 0), parts) {
+            for number in 0..<rows.count {
+                let row = Row(rows, number)
+                stored[row.id] = (row, part.segment)
+            }
         }
-        return (stored, StoreTime(Timestamp(microseconds: replies[place + 1].integer(0, 0))))
+        return (stored, StoreTime(Timestamp(microseconds: replies[replies.count - 1].integer(0, 0))))
     }
 
     private struct Decision {
@@ -465,11 +503,13 @@ final class Batch {
             }
             admitted.sort()
             commands = []
-            if !admitted.isEmpty { commands.append(try insertion(admitted, connection)) }
+            let map = shared.segments.map
+            // The scopes' locks come before: nobody who shares the map waits for them.
+            if !admitted.isEmpty { commands += [.prepared(shared.statements.share, Parameters()), try insertion(admitted, map, connection)] }
             inFlight = admitted.compactMap { groups[$0].items.first }
             let inserted = try Self.rows(connection.run(commands + [.text("COMMIT")], within: session.answerLimit))
             inFlight = []
-            if !admitted.isEmpty { try answerInserts(admitted, inserted[0], connection) }
+            if !admitted.isEmpty { try answerInserts(admitted, inserted[1], map, connection) }
             for index in refused {
                 groups[index].isAbsent = false
                 answer(index, .claim(.tooManyKeys))

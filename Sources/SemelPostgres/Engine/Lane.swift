@@ -81,6 +81,7 @@ final class Lane: Sendable {
     }
 
     private static func run(_ calls: [Call], _ session: Session) {
+        session.sealIfDue()
         var items: [Item] = []
         for call in calls { if case .items(let own) = call.content { items += own } }
         if !items.isEmpty {

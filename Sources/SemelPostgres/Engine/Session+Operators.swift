@@ -21,7 +21,7 @@ extension Session {
     }
 
     func operation(_ reference: OperationReference) throws -> StoredOperation? {
-        let replies = try run([.keys(shared.statements.read, [reference]), .prepared(shared.statements.now, Parameters())])
+        let replies = try run([.keys(shared.statements.all.read, [reference]), .prepared(shared.statements.now, Parameters())])
         guard replies[0].count == 1 else { return nil }
         return try settled(Row(replies[0], 0), at: StoreTime(Timestamp(microseconds: replies[1].integer(0, 0))))
     }
@@ -40,11 +40,13 @@ extension Session {
         let reference = OperationReference(id)
         let schema = shared.target.quotedSchema
         let result = try transaction { () throws -> TransitionResult in
-            let read = try run([.text("BEGIN"), .keys(shared.statements.lock, [reference]), .prepared(shared.statements.now, Parameters())])
-            let now = StoreTime(Timestamp(microseconds: read[2].integer(0, 0)))
+            // Twice: a record that moves while the first one waits for it is in the second one's view.
+            let lock = Connection.Command.keys(shared.statements.all.lock, [reference])
+            let read = try run([.text("BEGIN"), lock, lock, .prepared(shared.statements.now, Parameters())])
+            let now = StoreTime(Timestamp(microseconds: read[3].integer(0, 0)))
             var before: Record?
-            if read[1].count == 1 {
-                let (found, record) = try decoded(Row(read[1], 0))
+            if read[2].count == 1 {
+                let (found, record) = try decoded(Row(read[2], 0))
                 before = found == id ? record : nil
             }
             let (result, change) = decide(before, now)
@@ -80,12 +82,12 @@ extension Session {
             ]
             switch change {
             case .keep: break
-            case .remove: commands.append(.keys(shared.statements.delete, [reference]))
+            case .remove: commands.append(.keys(shared.statements.all.delete, [reference]))
             case .put(let record):
                 guard let number = shared.policies.number(of: record.policy) else {
                     throw StoreError(.damaged, "\(shared.target.place): the policy of \(reference) is not kept")
                 }
-                commands.append(.put(shared.statements.put, [Row(id, reference, record, policy: number)]))
+                commands.append(.put(shared.statements.all.put, [Row(id, reference, record, policy: number)]))
             }
             _ = try run(commands + [.text("COMMIT")])
             return result
@@ -226,37 +228,41 @@ extension Session {
 
     // MARK: Housekeeping
 
-    /// Removes what has outlived its retentions, a part at a time. Rows that somebody holds are left for later.
+    /// Removes what has outlived its retentions: sealed segments whole, and a part at a time outcomes, and the keys of the
+    /// current segment. Rows that somebody holds are left for later.
     func purge(limit: Int) throws -> PurgeReport {
+        var report = PurgeReport(outcomes: 0, keys: try dropOutlived())
         let schema = shared.target.quotedSchema
-        var name = Parameters()
-        name.add("\(schema).record")
-        let parts = try run([
-            .text("SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = $1::text::regclass ORDER BY 1", name)
-        ])[0]
-        let tables = parts.count == 0 ? ["record"] : (0..<parts.count).map { parts.text($0, 0) }
-        var report = PurgeReport(outcomes: 0, keys: 0)
         let now = "(SELECT \(Statements.microseconds))"
-        let forgotten = "due - \(Statements.duration("response")) + \(Statements.duration("key"))"
         let due = "(state & \(Row.stateMask)) = \(Row.pattern(.completed)) AND due <= \(now)"
-        for table in tables {
-            let table = "\(schema).\(table)"
-            let actions: [(String, String, WritableKeyPath<PurgeReport, Int>)] = [
-                ("DELETE FROM \(table)", "(outcome IS NULL OR \(forgotten) <= \(now))", \.keys),
-                ("UPDATE \(table) SET outcome = NULL, due = \(forgotten)", "outcome IS NOT NULL AND \(forgotten) > \(now)", \.outcomes),
+        let map = shared.segments.map
+        for segment in map.all {
+            let table = "\(schema).\(Segment.table(segment.number))"
+            var actions: [(String, String, WritableKeyPath<PurgeReport, Int>)] = [
+                ("UPDATE \(table) SET outcome = NULL, due = \(Statements.forgotten)", "outcome IS NOT NULL AND \(Statements.forgotten) > \(now)", \.outcomes)
             ]
+            if segment.mark == nil {
+                actions.insert(("DELETE FROM \(table)", "(outcome IS NULL OR \(Statements.forgotten) <= \(now))", \.keys), at: 0)
+            }
             for (action, condition, count) in actions {
                 while report.outcomes + report.keys < limit {
                     let slice = min(Self.slice, limit - report.outcomes - report.keys)
-                    let removed = try run([
-                        .text(
-                            """
-                            \(action) WHERE ctid = ANY (ARRAY(
-                                SELECT ctid FROM \(table) WHERE \(due) AND \(condition) LIMIT \(slice) FOR UPDATE SKIP LOCKED))
-                            """)
-                    ])[0].affected
-                    report[keyPath: count] += removed
-                    if removed < slice { break }
+                    do {
+                        let removed = try run([
+                            .text(
+                                """
+                                \(action) WHERE ctid = ANY (ARRAY(
+                                    SELECT ctid FROM \(table) WHERE \(due) AND \(condition) LIMIT \(slice) FOR UPDATE SKIP LOCKED))
+                                """)
+                        ])[0].affected
+                        report[keyPath: count] += removed
+                        if removed < slice { break }
+                    } catch let error as PostgresError where error.isMissingTable {
+                        // Another process has dropped it.
+                        try refreshMap()
+                        guard !shared.segments.map.all.contains(where: { $0.number == segment.number }) else { throw error }
+                        break
+                    }
                 }
             }
         }

@@ -9,6 +9,7 @@ final class Shared: Sendable {
     let statements: Statements
     let policies: Policies
     let signals: Signals
+    let segments: Segments
     let durability: StoreCapabilities.Durability
     private let clock: Locked<Clock>
 
@@ -31,13 +32,14 @@ final class Shared: Sendable {
 
     init(
         target: Target, configuration: PostgresStore.Configuration, environment: Environment, durability: StoreCapabilities.Durability,
-        incarnation: Incarnation, seen: Int64
+        incarnation: Incarnation, seen: Int64, segments: Segments
     ) {
         self.target = target
         self.configuration = configuration
         self.environment = environment
         self.durability = durability
-        statements = Statements(schema: target.quotedSchema)
+        self.segments = segments
+        statements = Statements(target)
         policies = Policies(schema: target.quotedSchema)
         signals = Signals()
         clock = Locked(Clock(incarnation: incarnation, floor: Int64(incarnation.rawValue) << 52 | seen + 1))
@@ -81,7 +83,11 @@ final class Shared: Sendable {
         }
     }
 
-    func granted(_ count: Int) { clock.withLock { $0.live.grantedSince += count } }
+    /// So many absent keys were claimed.
+    func granted(_ count: Int) {
+        clock.withLock { $0.live.grantedSince += count }
+        segments.added(count)
+    }
 
     /// - Parameter start: when counting began; what was granted since is not in it.
     func counted(_ live: Int, since start: Duration) {

@@ -47,6 +47,8 @@ final class Signals: Sendable {
         }
     }
 
+    var isRunning: Bool { state.withLock { $0.isRunning } }
+
     func close() {
         state.withLock { state in
             state.isClosing = true
@@ -186,7 +188,7 @@ final class Signals: Sendable {
         }
     }
 
-    /// About once a second: are there others to notify, and what time has been seen.
+    /// About once a second: are there others to notify, what time has been seen, and how full the current segment is.
     private func lookAfter(_ shared: Shared, _ connection: Connection) throws {
         let schema = shared.target.quotedSchema
         let number = shared.target.lockNumber
@@ -207,9 +209,17 @@ final class Signals: Sendable {
             isActive
                 ? .text("UPDATE \(schema).meta SET seen = greatest(seen, \(Statements.microseconds)) RETURNING seen, incarnation")
                 : .text("SELECT seen, incarnation FROM \(schema).meta"))
+        let (segment, untold) = shared.segments.untold()
+        if untold > 0 {
+            commands.append(.text("UPDATE \(schema).segment SET keys = keys + \(untold) WHERE number = \(segment) AND sealed IS NULL RETURNING keys"))
+        }
         let replies = try connection.run(commands, within: shared.configuration.answerLimit)
         let peers = try replies[0].get().integer(0, 0, as: Int64.self)
         state.withLock { $0.hasPeers = peers > 1 }
+        if untold > 0 {
+            let keys = try replies[2].get()
+            if keys.count == 1 { shared.segments.heard(Int(keys.integer(0, 0, as: Int64.self)), of: segment, telling: untold) }
+        }
         let meta = try replies[1].get()
         if meta.count == 1 {
             shared.saw(meta.integer(0, 0), Incarnation(rawValue: UInt16(clamping: meta.integer(0, 1, as: Int32.self))))

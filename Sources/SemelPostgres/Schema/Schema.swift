@@ -4,10 +4,12 @@ import Semel
 /// The store's tables, and how older ones become newer: numbered steps, each run once, all that are missing in one
 /// transaction under a lock that other programs respect.
 enum Schema {
-    static let version = 1
+    static let version = 2
 
+    /// - Parameter partitions: how many parts the first version's table had when it was made.
     private static func steps(in schema: String, partitions: Int) -> [[String]] {
         [
+            // 1: one table for all records.
             [
                 "CREATE SCHEMA IF NOT EXISTS \(schema)",
                 """
@@ -52,7 +54,64 @@ enum Schema {
                     CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON \(schema).audit
                     FOR EACH STATEMENT EXECUTE FUNCTION \(schema).refuse_change()
                     """,
-                ]
+                ],
+            // 2: segments. What is there becomes sealed ones; `record` is what all of them have in common, without rows.
+            [
+                "CREATE TABLE \(schema).segment_map (one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL)",
+                """
+                CREATE TABLE \(schema).segment (
+                    number int PRIMARY KEY, began bigint NOT NULL, sealed bigint, mark bigint, until bigint,
+                    is_settled boolean NOT NULL DEFAULT false, keys bigint NOT NULL DEFAULT 0, filter bytea)
+                """,
+                """
+                DO $$
+                DECLARE part regclass; number int := 0; parts regclass[]; has_rows boolean;
+                BEGIN
+                    SELECT coalesce(array_agg(inhrelid::regclass ORDER BY inhrelid), '{}') INTO parts
+                        FROM pg_inherits WHERE inhparent = '\(schema).record'::regclass;
+                    FOREACH part IN ARRAY parts LOOP EXECUTE format('ALTER TABLE \(schema).record DETACH PARTITION %s', part); END LOOP;
+                    IF cardinality(parts) = 0 THEN
+                        ALTER TABLE \(schema).record RENAME TO record_0;
+                        parts := ARRAY['\(schema).record_0'::regclass];
+                    ELSE
+                        DROP TABLE \(schema).record;
+                    END IF;
+                    CREATE TABLE \(schema).record (
+                        epoch bigint NOT NULL, due bigint NOT NULL, response int NOT NULL, key int NOT NULL, id uuid NOT NULL,
+                        owner uuid NOT NULL, state smallint NOT NULL, head bytea NOT NULL, outcome bytea, CHECK (false) NO INHERIT);
+                    FOREACH part IN ARRAY parts LOOP
+                        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', part) INTO has_rows;
+                        IF has_rows THEN
+                            number := number + 1;
+                            EXECUTE format('ALTER TABLE %s INHERIT \(schema).record', part);
+                            EXECUTE format('ALTER TABLE %s RENAME TO segment_%s', part, number);
+                            INSERT INTO \(schema).segment (number, began, sealed, mark)
+                                VALUES (number, 0, \(Statements.microseconds), (random() * 9e18)::bigint);
+                        ELSE
+                            EXECUTE format('DROP TABLE %s', part);
+                        END IF;
+                    END LOOP;
+                    INSERT INTO \(schema).segment (number, began) VALUES (number + 1, \(Statements.microseconds));
+                    INSERT INTO \(schema).segment_map (version) VALUES ((random() * 9e18)::bigint);
+                END $$
+                """,
+                // Its number is only known there.
+                "DO $$ BEGIN EXECUTE replace($sql$ \(segment("NUMBER", in: schema).joined(separator: "; ")) $sql$, 'NUMBER', (SELECT max(number)::text FROM \(schema).segment)); END $$",
+            ],
+        ]
+    }
+
+    /// The table of a segment that is to be the current one.
+    static func segment(_ number: some CustomStringConvertible, in schema: String) -> [String] {
+        let name = "segment_\(number)"
+        return [
+            // What a claim leaves behind when it completes is room for the next ones, if it is swept soon.
+            """
+            CREATE TABLE \(schema).\(name) (PRIMARY KEY (id)) INHERITS (\(schema).record) WITH (autovacuum_vacuum_scale_factor = 0.05,
+                autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_vacuum_cost_delay = 0)
+            """,
+            "CREATE INDEX \(name)_live ON \(schema).\(name) ((\(Statements.scopeHash))) WHERE \(Statements.isLive)",
+            "CREATE INDEX \(name)_due ON \(schema).\(name) USING brin (due) WITH (pages_per_range = 32, autosummarize = on)",
         ]
     }
 
@@ -86,13 +145,15 @@ enum Schema {
     /// Brings the tables to this program's version.
     /// - Returns: the version found, 0 for none.
     @discardableResult
-    static func migrate(_ connection: Connection, at target: Target, partitions: Int, within time: Duration) throws -> Int {
+    static func migrate(
+        _ connection: Connection, at target: Target, to version: Int = Schema.version, partitions: Int = 1, within time: Duration
+    ) throws -> Int {
         let lock = "SELECT pg_advisory_xact_lock(\(target.lockNumber))"
         for reply in try connection.run([.text("BEGIN"), .text(lock)], within: time) { _ = try reply.get() }
         do {
             let found = try found(on: connection, in: target, within: time) ?? 0
             if found > version { try check(found, at: target) }
-            let missing = steps(in: target.quotedSchema, partitions: partitions)[found...]
+            let missing = steps(in: target.quotedSchema, partitions: partitions)[..<version].dropFirst(found)
             for step in missing {
                 // One at a time: a statement is prepared against what the one before it made.
                 for sql in step { _ = try connection.run([.text(sql)], within: time)[0].get() }

@@ -24,6 +24,8 @@ public struct OpenClaim: Sendable {
     public let grant: Grant
     let id: OperationID
     let record: Record
+    /// Where the record is: it stays there until the transaction ends.
+    let segment: Segment
     let shared: Shared
 
     /// Records the outcome in the same transaction.
@@ -33,7 +35,7 @@ public struct OpenClaim: Sendable {
         let now = StoreTime(try await statements.now(transaction))
         let transition = Transition(id: id, token: grant.token, change: .complete(outcome))
         guard case (.applied, .put(let completed)) = RecordMachine.apply(transition, to: record, at: now),
-            try await statements.put(id, completed, onlyItsOwn: true, transaction)
+            try await statements.put(id, completed, in: segment, onlyItsOwn: true, transaction)
         else { throw StoreError(.refused, "the claim of \(OperationReference(id)) is not in this transaction: complete it in the one it was made in") }
     }
 
@@ -55,16 +57,17 @@ extension PostgresStore {
         try await keep(request.policy)
         let shared = internals
         let statements = CallersStatements(shared)
+        let map = try await map(in: transaction, statements)
         if let limit = request.liveLimit, !shared.isFarBelow(limit), try await statements.countLive(request.id.scope, transaction) >= limit,
-            try await statements.lock(request.id, transaction) == nil
+            try await statements.lock(request.id, map, transaction) == nil
         {
             return .notRun(.tooManyKeys)
         }
         while true {
-            if let (grant, record) = try await statements.insert(request, transaction) {
-                return .granted(OpenClaim(grant: grant, id: request.id, record: record, shared: shared))
+            if let (grant, record) = try await statements.insert(request, map, transaction) {
+                return .granted(OpenClaim(grant: grant, id: request.id, record: record, segment: map.current, shared: shared))
             }
-            guard let stored = try await statements.lock(request.id, transaction) else { continue }
+            guard let (stored, segment) = try await statements.lock(request.id, map, transaction) else { continue }
             let record: Record
             do {
                 let (id, found) = try stored.record { shared.policies.known($0)?.hash }
@@ -77,7 +80,7 @@ extension PostgresStore {
             }
             let now = StoreTime(try await statements.now(transaction))
             if RecordMachine.settled(record, at: now) == nil {
-                try await statements.delete(request.id, transaction)
+                try await statements.delete(request.id, in: segment, transaction)
                 continue
             }
             let (result, change) = RecordMachine.claim(
@@ -87,10 +90,17 @@ extension PostgresStore {
             var claimed = record
             if case .put(let next) = change {
                 claimed = next
-                _ = try await statements.put(request.id, next, onlyItsOwn: false, transaction)
+                _ = try await statements.put(request.id, next, in: segment, onlyItsOwn: false, transaction)
             }
-            return .granted(OpenClaim(grant: grant, id: request.id, record: claimed, shared: shared))
+            return .granted(OpenClaim(grant: grant, id: request.id, record: claimed, segment: segment, shared: shared))
         }
+    }
+
+    /// The map of the segments, which stays as it is until the transaction ends.
+    private func map(in transaction: some CallersTransaction, _ statements: CallersStatements) async throws -> SegmentMap {
+        let version = try await statements.shareMap(transaction)
+        let map = internals.segments.map
+        return map.version == version ? map : try await refreshMap()
     }
 }
 
@@ -110,6 +120,17 @@ private struct CallersStatements {
         return Timestamp(microseconds: now)
     }
 
+    /// Holds the map of the segments as it is until the transaction ends.
+    ///
+    /// The row is locked too: a transaction at a higher isolation level would read it as it was when the transaction began,
+    /// and ends in a serialization error instead.
+    /// - Returns: the map's version.
+    func shareMap(_ transaction: some CallersTransaction) async throws -> Int64 {
+        _ = try await transaction.run("\(shared.statements.share.sql)::text", [])
+        guard let version = try await transaction.run("\(shared.statements.version.sql) FOR SHARE", []).first?.first?.integer else { throw unexpected() }
+        return version
+    }
+
     func countLive(_ scope: Scope, _ transaction: some CallersTransaction) async throws -> Int {
         guard let count = try await transaction.run(shared.statements.countLive.sql, [.bytes(scope.bytes)]).first?.first?.integer else {
             throw unexpected()
@@ -117,7 +138,7 @@ private struct CallersStatements {
         return Int(count)
     }
 
-    func insert(_ request: ClaimRequest, _ transaction: some CallersTransaction) async throws -> (Grant, Record)? {
+    func insert(_ request: ClaimRequest, _ map: SegmentMap, _ transaction: some CallersTransaction) async throws -> (Grant, Record)? {
         let (_, change) = RecordMachine.claim(
             request, on: nil, at: StoreTime(.distantPast), liveRecords: { .min }, nextEpoch: { _ in .zero })
         guard case .put(let blank) = change, let policy = shared.policies.number(of: request.policy.hash) else { throw unexpected() }
@@ -125,20 +146,22 @@ private struct CallersStatements {
         let lease = Session.bounded(request.lease)
         let (incarnation, floor) = shared.epochs
         let found = try await transaction.run(
-            single(shared.statements.insert),
+            single(map.current.statements.insertProbing),
             [
-                .integer(Int64(incarnation.rawValue) << 52), .integer(floor), .text(Self.uuid(row.id)), .integer(lease), .integer(Int64(row.response)),
+                .integer(Int64(incarnation.rawValue) << 52), .integer(floor), .integer(map.version), .text(Self.uuid(row.id)), .integer(lease), .integer(Int64(row.response)),
                 .integer(Int64(row.key)), .text(Self.uuid(row.owner)), .integer(Int64(row.state)), .bytes(row.head),
+                .boolean(map.isMaybeSealed(row.id)),
             ])
         guard let answer = found.first else { return nil }
         guard answer.count == 4, var epoch = answer[1].integer, let due = answer[2].integer, let end = answer[3].integer else { throw unexpected() }
         if Batch.wasSlow(epoch: epoch, end: end) {
             let stamped = try await transaction.run(
-                single(shared.statements.restamp),
+                single(map.current.statements.restamp),
                 [.integer(Int64(incarnation.rawValue) << 52), .text(Self.uuid(row.id)), .integer(epoch), .text(Self.uuid(row.owner))])
             epoch = stamped.first?.last?.integer ?? epoch
         }
         shared.gave(epoch)
+        shared.segments.added(1)
         let number = Epoch(rawValue: UInt64(bitPattern: epoch))
         let (result, claim) = RecordMachine.claim(
             request, on: nil, at: StoreTime(Timestamp(microseconds: due - lease)), liveRecords: { .min }, nextEpoch: { _ in number })
@@ -146,14 +169,18 @@ private struct CallersStatements {
         return (grant, record)
     }
 
-    func lock(_ id: OperationID, _ transaction: some CallersTransaction) async throws -> Row? {
-        guard let found = try await transaction.run(single(shared.statements.lock), [.text(Self.uuid(OperationReference(id)))]).first else { return nil }
-        guard let row = Row(found, OperationReference(id)) else { throw unexpected() }
-        return row
+    func lock(_ id: OperationID, _ map: SegmentMap, _ transaction: some CallersTransaction) async throws -> (row: Row, segment: Segment)? {
+        let reference = OperationReference(id)
+        for segment in map.places(of: reference) {
+            guard let found = try await transaction.run(single(segment.statements.lock), [.text(Self.uuid(reference))]).first else { continue }
+            guard let row = Row(found, reference) else { throw unexpected() }
+            return (row, segment)
+        }
+        return nil
     }
 
     /// - Parameter onlyItsOwn: only while the row has the record's token; else the row must be locked.
-    func put(_ id: OperationID, _ record: Record, onlyItsOwn: Bool, _ transaction: some CallersTransaction) async throws -> Bool {
+    func put(_ id: OperationID, _ record: Record, in segment: Segment, onlyItsOwn: Bool, _ transaction: some CallersTransaction) async throws -> Bool {
         guard let policy = shared.policies.number(of: record.policy) else { throw unexpected() }
         let row = Row(id, OperationReference(id), record, policy: policy)
         let values: [PostgresValue] = [
@@ -161,11 +188,11 @@ private struct CallersStatements {
             .text(Self.uuid(row.owner)), .integer(Int64(row.state)), .bytes(row.head), row.outcome.map { .bytes($0) } ?? .null,
         ]
         let condition = onlyItsOwn ? " AND r.epoch = u.epoch AND r.owner = u.owner" : ""
-        return try await transaction.run("\(single(shared.statements.put))\(condition) RETURNING r.id::text", values).count == 1
+        return try await transaction.run("\(single(segment.statements.put))\(condition) RETURNING r.id::text", values).count == 1
     }
 
-    func delete(_ id: OperationID, _ transaction: some CallersTransaction) async throws {
-        _ = try await transaction.run(single(shared.statements.delete), [.text(Self.uuid(OperationReference(id)))])
+    func delete(_ id: OperationID, in segment: Segment, _ transaction: some CallersTransaction) async throws {
+        _ = try await transaction.run(single(segment.statements.delete), [.text(Self.uuid(OperationReference(id)))])
     }
 
     private func unexpected() -> StoreError {

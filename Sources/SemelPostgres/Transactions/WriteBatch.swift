@@ -36,14 +36,16 @@ struct WriteBatch {
         var together: [Write] = []
         var alone: [Write] = []
         var seen: Set<OperationReference> = []
+        let map = shared.segments.map
         for write in writes {
-            let isFresh = seen.insert(write.reference).inserted
+            // What a sealed segment may hold is looked for there, one by one.
+            let isFresh = seen.insert(write.reference).inserted && !map.isMaybeSealed(write.reference)
             if isFresh, write.request.liveLimit.map(shared.isFarBelow) ?? true { together.append(write) } else { alone.append(write) }
         }
         var attempts = 0
         while together.count > 1 {
             do {
-                let culprits = try attempt(together)
+                let culprits = try attempt(together, map)
                 if culprits.isEmpty { break }
                 alone += culprits
                 let names = Set(culprits.map(\.reference))
@@ -56,6 +58,7 @@ struct WriteBatch {
                 session.disconnect()
                 break
             } catch {
+                // Another map of the segments, too, is found out one by one.
                 session.giveUpTransaction()
                 break
             }
@@ -79,7 +82,7 @@ struct WriteBatch {
 
     /// All of them in one transaction.
     /// - Returns: those on whose account it was undone; empty when it was committed.
-    private func attempt(_ writes: [Write]) throws -> [Write] {
+    private func attempt(_ writes: [Write], _ map: SegmentMap) throws -> [Write] {
         // Sorted as all batches are. The callers' statements stay in the order in which they came.
         let sorted = writes.sorted { ($0.reference.high, $0.reference.low) < ($1.reference.high, $1.reference.low) }
         let connection = try session.connection()
@@ -98,6 +101,7 @@ struct WriteBatch {
         var parameters = Parameters()
         parameters.add(Int64(incarnation.rawValue) << 52)
         parameters.add(floor)
+        parameters.add(map.version)
         parameters.addArray(.uuid, rows) { $0.write($1.id) }
         parameters.addArray(.shortInteger, rows) { $0.write($1.response) }
         parameters.addArray(.shortInteger, rows) { $0.write($1.key) }
@@ -105,7 +109,9 @@ struct WriteBatch {
         parameters.addArray(.smallInteger, rows) { $0.write($1.state) }
         parameters.addArray(.bytes, rows) { $0.write($1.head) }
         parameters.addArray(.bytes, rows) { $0.write($1.outcome) }
-        var commands: [Connection.Command] = [.text("BEGIN"), .prepared(shared.statements.insertCompleted, parameters)]
+        var commands: [Connection.Command] = [
+            .text("BEGIN"), .prepared(shared.statements.share, Parameters()), .prepared(map.current.statements.insertCompleted, parameters),
+        ]
         for write in writes {
             for statement in write.statements {
                 do throws(PostgresError) {
@@ -120,10 +126,11 @@ struct WriteBatch {
         }
         let replies = try connection.run(commands, within: session.answerLimit)
         let culprits = try judge(writes, replies)
-        guard culprits.isEmpty, case .rows(let inserted) = replies[1] else {
+        guard culprits.isEmpty, case .rows(let inserted) = replies[2] else {
             session.giveUpTransaction()
             return culprits
         }
+        guard inserted.count == rows.count else { throw StaleMap() }
         shared.environment.failpoints.pass(.beforeCommit)
         _ = try connection.run([.text("COMMIT")], within: session.answerLimit)[0].get()
         shared.environment.failpoints.pass(.afterCommit)
@@ -133,6 +140,7 @@ struct WriteBatch {
             guard let row = places[write.reference] else { continue }
             let epoch: Int64 = inserted.integer(row, 1)
             shared.gave(epoch)
+            shared.segments.added(1)
             let now = inserted.integer(row, 2, as: Int64.self) - Row.microseconds(Row.column(write.request.retention.response).value)
             let (result, _) = RecordMachine.claim(
                 write.request, on: nil, at: StoreTime(Timestamp(microseconds: now)), liveRecords: { .min },
@@ -145,17 +153,17 @@ struct WriteBatch {
 
     /// On whose account the transaction cannot be committed.
     private func judge(_ writes: [Write], _ replies: [Connection.Reply]) throws -> [Write] {
-        if case .failed(let error) = replies[1] {
+        if case .failed(let error) = replies[2] {
             guard error.sqlState == "23505" else { throw error }
             // Some keys are there already: those are for the record machine.
             session.giveUpTransaction()
-            let found = try session.run([.keys(shared.statements.read, writes.map(\.reference))])[0]
+            let found = try session.run([.keys(shared.statements.all.read, writes.map(\.reference))])[0]
             let known = Set((0..<found.count).map { found.reference($0, 0) })
             let culprits = writes.filter { known.contains($0.reference) }
             return culprits.isEmpty ? writes : culprits
         }
         var culprits: [Write] = []
-        var place = 2
+        var place = 3
         for write in writes {
             for statement in write.statements {
                 switch replies[place] {
