@@ -66,7 +66,7 @@ func key(_ text: String, scope: String = "tenant") -> OperationID {
 }
 
 func request(
-    _ id: OperationID, _ owner: UInt64 = 1, fingerprint: String = "a", lease: Duration = .seconds(30), onLapse: LapseRule = .uncertain,
+    _ id: OperationID, _ owner: UInt64 = 1, fingerprint: String = "a", lease: Duration = .seconds(600), onLapse: LapseRule = .uncertain,
     retention: Retention = .standard, limit: Int? = 1_000_000
 ) -> ClaimRequest {
     ClaimRequest(

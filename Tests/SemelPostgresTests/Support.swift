@@ -126,7 +126,7 @@ func owner() -> Owner {
 
 let pinned = PinnedPolicy(scene: "payments", text: "rules")
 
-func request(_ id: OperationID, by claimant: Owner = owner(), lease: Duration = .seconds(60)) -> ClaimRequest {
+func request(_ id: OperationID, by claimant: Owner = owner(), lease: Duration = .seconds(600)) -> ClaimRequest {
     ClaimRequest(id: id, fingerprint: Fingerprint(of: [1]), owner: claimant, lease: lease, onLapse: .uncertain, policy: pinned)
 }
 

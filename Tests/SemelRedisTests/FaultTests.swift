@@ -12,7 +12,7 @@ private func eventually(within limit: Duration = .seconds(120), _ what: String, 
         if (try? await body()) == true { return }
         try await Task.sleep(for: .milliseconds(20))
     }
-    Issue.record("\(what): not so after \(limit)")
+    throw ServerFailure(description: "\(what): not so after \(limit)")
 }
 
 private func code(of body: () async throws -> Void) async -> StoreError.Code? {

@@ -155,7 +155,7 @@ struct VersionedTableTests {
         _ = try open()
         let metrics = CountingFactory()
         let retry = OptimisticRetry(
-            "add", schedule: try .init(from: .milliseconds(1), upTo: .milliseconds(50), attempts: 200, deadline: .seconds(60)),
+            "add", schedule: try .init(from: .milliseconds(1), upTo: .milliseconds(50), attempts: 2000, deadline: .seconds(600)),
             metrics: SemelMetrics(factory: metrics))
         let conflicts = Locked(0)
         try await withThrowingTaskGroup(of: Void.self) { group in

@@ -296,7 +296,7 @@ struct UpstreamClientTests {
 
     private func client(_ port: Int, _ change: (inout Upstream) -> Void = { _ in }) throws -> UpstreamClient {
         var upstream = Upstream(name: "test", host: "127.0.0.1", port: port)
-        upstream.responseTimeout = .seconds(60)
+        upstream.responseTimeout = .seconds(180)
         change(&upstream)
         return try UpstreamClient(upstream)
     }
