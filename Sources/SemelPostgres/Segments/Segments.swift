@@ -127,7 +127,7 @@ final class Segments: Sendable {
                 }
                 for _ in 0..<20 where !isClosing { session.pause(.milliseconds(25)) }
                 // Whatever fails here fails again, and is told, where the store is used.
-                if !isClosing, let connection = try? session.connection() { try? refresh(shared, connection) }
+                if !isClosing, let connection = try? session.connection() { _ = try? refresh(shared, connection) }
             }
         }
         thread.name = "semel-pg-filters"
