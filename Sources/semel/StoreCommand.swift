@@ -64,6 +64,9 @@ private func isRedis(_ url: String) -> Bool { ["redis", "rediss", "redis+cluster
 
 private func noServer(_ url: String) -> CommandFailure {
     let scheme = String(url.prefix { $0 != ":" })
+    if isPostgres(url) || isMySQL(url) {
+        return CommandFailure(.usage, "this build of semel has no \(scheme) store: build it with `make build`, which takes every optional part")
+    }
     return CommandFailure(.usage, "there is no server to ask for a store \(scheme): the URL must begin with postgres://, mysql://, redis:// or redis+cluster:// (sqlite and memory need no server)")
 }
 

@@ -50,7 +50,7 @@ extension ConfigurationReader {
                 mistake(node.place, "store", error.message, "write postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full")
             }
         #else
-        case "postgres", "postgresql": mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
+        case "postgres", "postgresql": mistake(node.place, "store", "this build of semel has no \(scheme) store", "build it with `make build`, which takes every optional part")
         #endif
         #if MySQL
         case "mysql", "mariadb":
@@ -60,7 +60,7 @@ extension ConfigurationReader {
                 mistake(node.place, "store", error.message, "write mysql://USER@HOST:PORT/DATABASE?tls=verify")
             }
         #else
-        case "mysql", "mariadb": mistake(node.place, "store", "this build of semel has no \(scheme) store", "use sqlite:PATH or memory")
+        case "mysql", "mariadb": mistake(node.place, "store", "this build of semel has no \(scheme) store", "build it with `make build`, which takes every optional part")
         #endif
         case "redis", "rediss", "redis+cluster", "rediss+cluster":
             do throws(StoreError) {
