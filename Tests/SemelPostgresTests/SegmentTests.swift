@@ -32,12 +32,12 @@ struct SegmentTests {
     func sealed() async throws {
         let place = try await Place(small(3))
         let (first, second) = (try await place.open(), try await place.open())
-        for number in 0..<20 { try await claimAndComplete(first, "\(number)") }
-        #expect(try await segments(place).count >= 5)
+        for number in 0..<60 { try await claimAndComplete(first, "\(number)") }
+        #expect(try await segments(place).count >= 18)
         for isLoaded in [false, true] {
             if isLoaded { try await untilAllFilters(first, second) }
             for store in [first, second] {
-                for number in 0..<20 {
+                for number in 0..<60 {
                     guard case .completed(let record) = try await store.claim(request(key("\(number)"))) else { throw Unexpected(description: "\(number) ran again") }
                     #expect(record.outcome == outcome("\(number)"))
                     guard case .notRun(.completed) = try await store.perform(request(key("\(number)")), { _, _ in .commit(outcome("again")) }) else {
@@ -52,7 +52,7 @@ struct SegmentTests {
         }
         // Filters are kept, so that opening the store reads no keys.
         #expect(try await place.run("SELECT count(*)::text FROM {schema}.segment WHERE sealed IS NOT NULL AND filter IS NULL") == [["0"]])
-        #expect(try await second.operations(OperationQuery(limit: 100)).operations.count == 20)
+        #expect(try await second.operations(OperationQuery(limit: 100)).operations.count == 60)
         for store in [first, second] { await store.close() }
         try await place.drop()
     }
@@ -63,13 +63,13 @@ struct SegmentTests {
         let (first, second) = (try await place.open(), try await place.open())
         let held = try await first.granted(request(key("held")))
         let brief = Retention(response: .milliseconds(1), key: .milliseconds(1))
-        for number in 0..<40 { try await claimAndComplete(first, "\(number)", retention: brief) }
+        for number in 0..<100 { try await claimAndComplete(first, "\(number)", retention: brief) }
         let before = try await segments(place)
-        #expect(before.count >= 8)
+        #expect(before.count >= 20)
         try await Task.sleep(for: .milliseconds(20))
         var keys = 0
         for _ in 0..<5 { keys += try await second.purge(limit: 1000).keys }
-        #expect(keys == 40)
+        #expect(keys == 100)
         #expect(try await segments(place).count <= 2)
         #expect(try await segments(place).contains(before[0]) == false)
         #expect(try await place.run("SELECT count(*)::text FROM {schema}.record") == [["1"]])
@@ -78,7 +78,7 @@ struct SegmentTests {
         }
         #expect(try await first.apply(.complete(outcome("late")), to: key("held"), token: held.token) == .applied)
         // Outlived keys run again.
-        for number in 0..<40 { _ = try await first.granted(request(key("\(number)"))) }
+        for number in 0..<100 { _ = try await first.granted(request(key("\(number)"))) }
         for store in [first, second] { await store.close() }
         try await place.drop()
     }

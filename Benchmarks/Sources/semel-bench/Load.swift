@@ -24,24 +24,31 @@ enum Load {
         return Double(pairs / callers * callers) / (ContinuousClock.now - start).seconds
     }
 
-    /// Claims fresh keys in batches of so many, from two tasks, and leaves them claimed. Claims a second.
-    static func claims(of store: some OperationStore, batch: Int, count: Int) async throws -> Double {
+    /// Claims fresh keys in batches of so many, from two tasks, and completes them when the time is taken. Claims a second.
+    static func claims(of store: some OperationStore, batch: Int, count: Int, retention: Retention? = nil) async throws -> Double {
         let start = ContinuousClock.now
-        try await withThrowingTaskGroup(of: Void.self) { group in
+        let claimed = try await withThrowingTaskGroup(of: [Transition].self) { group in
             for _ in 0..<2 {
                 group.addTask {
                     var generator = Generator()
+                    var claimed: [Transition] = []
                     for _ in 0..<count / batch / 2 {
-                        let results = try await store.claim((0..<batch).map { _ in Self.request(&generator) })
-                        guard results.allSatisfy({ if case .granted = $0 { true } else { false } }) else {
-                            throw BenchmarkError(description: "a fresh key was refused")
+                        let requests = (0..<batch).map { _ in Self.request(&generator) }
+                        for (request, result) in zip(requests, try await store.claim(requests)) {
+                            guard case .granted(let grant) = result else { throw BenchmarkError(description: "a fresh key was refused") }
+                            claimed.append(Transition(id: request.id, token: grant.token, change: .complete(Self.outcome, retention: retention)))
                         }
                     }
+                    return claimed
                 }
             }
-            try await group.waitForAll()
+            return try await group.reduce(into: []) { $0 += $1 }
         }
-        return Double(count / batch / 2 * batch * 2) / (ContinuousClock.now - start).seconds
+        let rate = Double(claimed.count) / (ContinuousClock.now - start).seconds
+        for start in stride(from: 0, to: claimed.count, by: 2500) {
+            _ = try await store.apply(Array(claimed[start..<min(start + 2500, claimed.count)]))
+        }
+        return rate
     }
 
     /// Fills a store in large batches.

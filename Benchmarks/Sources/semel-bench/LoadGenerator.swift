@@ -79,5 +79,3 @@ struct LoadGenerator {
         return String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
     }
 }
-
-func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }

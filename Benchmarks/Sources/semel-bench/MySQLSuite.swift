@@ -126,6 +126,4 @@ struct MySQLSuite {
             id: OperationID(scope: scope, key: key), fingerprint: fingerprint, owner: Owner(using: &generator),
             lease: .seconds(30), onLapse: .uncertain, policy: policy, liveLimit: 1_000_000)
     }
-
-    private func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 }

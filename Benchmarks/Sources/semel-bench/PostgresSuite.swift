@@ -206,10 +206,11 @@ struct PostgresSuite {
         // Those that expire: small segments, so that several are dropped while it is measured.
         configuration.segmentKeys = max(1000, keys / 100)
         let expiring = try await PostgresStore.open("\(url)?schema=\(schema)_expiring", migrate: true, configuration: configuration)
+        let brief = Retention(response: .seconds(1), key: .seconds(1))
         var rounds: [(empty: Double, full: Double, expiring: Double)] = []
         for round in 0..<5 {
             let empty = try await PostgresStore.open("\(url)?schema=\(schema)_empty_\(round)", migrate: true)
-            try await Load.fill(expiring, keys: keys / 20, retention: Retention(response: .seconds(1), key: .seconds(1)))
+            try await Load.fill(expiring, keys: keys / 20, retention: brief)
             try await Task.sleep(for: .seconds(1))
             let count = 100_000
             let (atEmpty, atFull) = (
@@ -221,7 +222,7 @@ struct PostgresSuite {
                 while !Task.isCancelled { removed += try await expiring.purge(limit: 10_000).keys }
                 return removed
             }
-            let atExpiring = try await Load.claims(of: expiring, batch: 250, count: count)
+            let atExpiring = try await Load.claims(of: expiring, batch: 250, count: count, retention: brief)
             purge.cancel()
             rounds.append((atEmpty, atFull, atExpiring))
             report.note(

@@ -141,8 +141,6 @@ struct RedisSuite {
             id: OperationID(scope: scope, key: key), fingerprint: fingerprint, owner: Owner(using: &generator),
             lease: .seconds(30), onLapse: .uncertain, policy: policy)
     }
-
-    private func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 }
 
 /// A server of the suite's own.

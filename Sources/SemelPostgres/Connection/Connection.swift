@@ -49,7 +49,7 @@ final class Connection {
 
     private let handle: OpaquePointer
     private let uptime: @Sendable () -> Duration
-    /// By name.
+    /// By name: as the server has them, and during a run as it will have them.
     private var prepared: [String: Statement] = [:]
     private var callersStatements: [String: Statement] = [:]
 
@@ -123,6 +123,8 @@ final class Connection {
     /// - Throws: ``Lost``.
     func run(_ commands: [Command], within time: Duration) throws(Lost) -> [Reply] {
         let deadline = uptime() + time
+        // What is prepared is known from the answers, one after the other.
+        var known = prepared
         // One entry a result that will come.
         var expected: [Expected] = []
         for command in commands {
@@ -148,18 +150,19 @@ final class Connection {
             let reply = try reply(until: deadline)
             switch result {
             case .released(let former):
-                // It is still there; and then the one that was to take its name was not prepared.
-                if case .rows = reply {} else { prepared[former.name] = former }
+                if case .rows = reply { known[former.name] = nil }
+                if case .failed = reply { preparing = reply }
             case .prepared(let statement):
-                preparing = reply
                 // Prepared statements outlive the transaction; one that failed or was skipped is prepared next time.
-                if case .rows = reply {} else if prepared[statement.name] == statement { prepared[statement.name] = nil }
+                if case .rows = reply { known[statement.name] = statement }
+                if case .failed = preparing {} else { preparing = reply }
             case .answer:
                 // That a statement could not be prepared is the reason, and not that it was skipped.
                 if case .skipped = reply, case .failed = preparing { replies.append(preparing!) } else { replies.append(reply) }
                 preparing = nil
             }
         }
+        prepared = known
         guard let end = try result(until: deadline) else { throw lost("an answer is missing") }
         let status = PQresultStatus(end)
         PQclear(end)

@@ -90,8 +90,8 @@ extension Session {
 
     // MARK: Leaving
 
-    /// Drops the sealed segments whose records have all outlived their key retentions. What is still live in them moves to
-    /// the current segment first.
+    /// Drops the sealed segments whose completed records have all outlived their key retentions. What is still live in them
+    /// moves to the current segment first, unless it is more than a quarter.
     /// - Returns: how many keys went with them.
     func dropOutlived() throws -> Int {
         try refreshMap()
@@ -105,14 +105,18 @@ extension Session {
             var isOver = !found.isNull(0, 0) && found.flag(0, 0)
             var isSettled = found.flag(0, 1)
             var count = found.integer(0, 2, as: Int64.self)
-            if found.isNull(0, 0) || isOver && !isSettled {
+            if found.isNull(0, 0) { (isOver, isSettled, count) = try settle(segment) }
+            if isOver, !isSettled {
+                // A segment that is live for a good part stays, or the same records would move again and again.
+                let live = try run([
+                    .text("SELECT count(*) FROM \(schema).\(Segment.table(segment.number)) WHERE \(Statements.isLive)")
+                ])[0].integer(0, 0, as: Int64.self)
+                guard live * 4 <= count else { continue }
+                try moveLive(from: segment)
                 // Without anything live nothing in it can change any more, but for what is removed.
-                if isOver { try moveLive(from: segment) }
-                (isOver, isSettled, count) = try settle(segment)
-                if isOver, !isSettled {
-                    try moveLive(from: segment)
-                    (isOver, isSettled, count) = try settle(segment)
-                }
+                let keys: Int64
+                (isOver, isSettled, keys) = try settle(segment)
+                count = keys
             }
             guard isOver, isSettled else { continue }
             // Another time, when somebody claims in a long transaction, or changes the map too.
