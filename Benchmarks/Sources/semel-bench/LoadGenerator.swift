@@ -64,18 +64,9 @@ struct LoadGenerator {
     }
 
     private func run(_ arguments: [String]) async throws -> String {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["wrk"] + arguments
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
-            process.terminationHandler = { _ in continuation.resume() }
-            do { try process.run() } catch { continuation.resume(throwing: error) }
+        // On a thread of its own: those of the pool are the server's.
+        try await withCheckedThrowingContinuation { continuation in
+            Thread.detachNewThread { continuation.resume(with: Result { try Command.output(of: "wrk", arguments) }) }
         }
-        guard process.terminationStatus == 0 else {
-            throw BenchmarkError(description: "wrk ended with status \(process.terminationStatus); is it installed (scripts/install benchmarks)?")
-        }
-        return String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
     }
 }

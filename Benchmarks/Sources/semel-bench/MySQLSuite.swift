@@ -12,9 +12,9 @@ struct MySQLSuite {
     private var report = Report()
     private static let policy = PinnedPolicy(scene: "bench", text: "bench")
 
-    /// Takes the server that `SEMEL_BENCH_MYSQL` names (`mysql://root@127.0.0.1:3306`), or starts one.
+    /// Takes the server that `SEMEL_TEST_MYSQL` names (`mysql://root@127.0.0.1:3306`), or starts one.
     init() throws {
-        if let text = ProcessInfo.processInfo.environment["SEMEL_BENCH_MYSQL"], let url = URLComponents(string: text) {
+        if let text = ProcessInfo.processInfo.environment["SEMEL_TEST_MYSQL"], let url = URLComponents(string: text) {
             self.url = url
             folder = nil
             return
@@ -30,16 +30,7 @@ struct MySQLSuite {
 
     private static func script(_ name: String, _ arguments: [String]) throws -> String {
         let root = (0..<4).reduce(URL(fileURLWithPath: #filePath)) { url, _ in url.deletingLastPathComponent() }
-        let process = Process()
-        process.executableURL = root.appendingPathComponent("scripts/servers/\(name)")
-        process.arguments = arguments
-        let output = Pipe()
-        process.standardOutput = output
-        try process.run()
-        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw BenchmarkError(description: "\(name) failed: \(text)") }
-        return text
+        return try Command.output(of: root.appendingPathComponent("scripts/servers/\(name)").path, arguments)
     }
 
     consuming func run() async throws -> Report {
@@ -56,12 +47,7 @@ struct MySQLSuite {
     }
 
     private static func statement(_ sql: String, _ url: URLComponents) throws {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["mariadb", "--no-defaults", "-h", url.host ?? "", "-P", "\(url.port ?? 3306)", "-u", url.user ?? "root", "-e", sql]
-        try process.run()
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw BenchmarkError(description: "\(sql) failed") }
+        try Command.output(of: "mariadb", ["--no-defaults", "-h", url.host ?? "", "-P", "\(url.port ?? 3306)", "-u", url.user ?? "root", "-e", sql])
     }
 
     /// Each round measures everything once, so that a change in the machine's mood meets all of them; the median counts.

@@ -20,14 +20,14 @@ struct PostgresSuite {
             server = nil
         } else {
             let place = folder.appendingPathComponent("server")
-            let line = try Self.output(of: Self.scripts.appendingPathComponent("start-postgres").path, ["0", place.path])
+            let line = try Command.output(of: Self.scripts.appendingPathComponent("start-postgres").path, ["0", place.path])
             guard let address = line.split(separator: " ").first(where: { $0.hasPrefix("postgres://") }) else {
                 throw BenchmarkError(description: "no server: \(line)")
             }
             url = String(address)
             server = place
         }
-        programs = try Self.output(of: "/bin/sh", ["-c", "ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1"])
+        programs = try Command.output(of: "/bin/sh", ["-c", "ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1"])
     }
 
     private static let scripts = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
@@ -35,7 +35,7 @@ struct PostgresSuite {
 
     consuming func run() async throws -> Report {
         defer {
-            if let server { _ = try? Self.output(of: Self.scripts.appendingPathComponent("stop").path, [server.path]) }
+            if let server { _ = try? Command.output(of: Self.scripts.appendingPathComponent("stop").path, [server.path]) }
             try? FileManager.default.removeItem(at: folder)
         }
         let mark = UInt32.random(in: 0 ... .max)
@@ -60,7 +60,7 @@ struct PostgresSuite {
     }
 
     private func pgbench(_ script: String, clients: Int, seconds: Int) throws -> Double {
-        let text = try Self.output(
+        let text = try Command.output(
             of: "\(programs)/pgbench",
             ["-n", "-M", "prepared", "-c", String(clients), "-j", String(min(2, clients)), "-T", String(seconds), "-f", folder.appendingPathComponent(script).path, url])
         guard let line = text.split(separator: "\n").first(where: { $0.hasPrefix("tps") }), let rate = Double(line.split(separator: " ")[2]) else {
@@ -71,20 +71,7 @@ struct PostgresSuite {
 
     @discardableResult
     private func sql(_ text: String) throws -> String {
-        try Self.output(of: "\(programs)/psql", ["-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", url, "-c", text])
-    }
-
-    private static func output(of program: String, _ arguments: [String]) throws -> String {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: program)
-        process.arguments = arguments
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        try process.run()
-        let data = pipe.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw BenchmarkError(description: "\(program) ended with \(process.terminationStatus)") }
-        return String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        try Command.output(of: "\(programs)/psql", ["-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", url, "-c", text])
     }
 
     // MARK: Figures

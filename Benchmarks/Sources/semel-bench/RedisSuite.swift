@@ -187,16 +187,5 @@ private struct Server {
     private static let scripts = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("scripts/servers").path
 
-    private static func run(_ command: String) throws -> String {
-        guard let pipe = popen(command, "r") else { throw BenchmarkError(description: "cannot run \(command)") }
-        var output: [UInt8] = []
-        var buffer = [UInt8](repeating: 0, count: 4096)
-        while true {
-            let count = fread(&buffer, 1, buffer.count, pipe)
-            if count == 0 { break }
-            output += buffer[..<count]
-        }
-        guard pclose(pipe) == 0 else { throw BenchmarkError(description: "\(command) failed") }
-        return String(decoding: output, as: UTF8.self)
-    }
+    private static func run(_ command: String) throws -> String { try Command.output(of: "/bin/sh", ["-c", command]) }
 }
