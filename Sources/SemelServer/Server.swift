@@ -19,6 +19,8 @@ package struct Server: Sendable {
     package let source: ConfigurationSource
     /// Counts what it is asked.
     package let store: any OperationStore
+    /// ``store`` with the second one behind it, where one is configured.
+    package let pair: Fallback?
     package let metrics: SemelMetrics
     package let registry: PrometheusRegistry
     /// `nil` unless the environment names a collector.
@@ -59,13 +61,31 @@ package struct Server: Sendable {
         let telemetry = telemetryConfiguration.map {
             TelemetryExporter($0, registry: registry, metrics: metrics, environment: environment, logger: Logger(label: "semel.telemetry"))
         }
-        let (store, closeStore) = try await openStore(configuration.store, recovery, metrics, environment)
+        let (opened, closeStore): (any OperationStore, @Sendable () async -> Void)
+        do throws(StartupError) {
+            (opened, closeStore) = try await openStore(configuration.store, recovery, metrics, environment)
+        } catch {
+            // A process that just began knows no key that went to the store before: every repeat of one would run again.
+            guard configuration.fallback != nil, error.exitCode == .unreachable else { throw error }
+            throw StartupError(
+                .unreachable, "\(error.problem) The fallback takes over from a store that goes away, not from one that was not there at the start.",
+                remedy: error.remedy ?? "bring the store back, or start with another one")
+        }
+        let store = MeteredStore(opened, metrics: metrics, uptime: environment.uptime)
+        let (pair, closeSecond): (Fallback?, @Sendable () async -> Void)
+        do throws(StartupError) {
+            (pair, closeSecond) = try await openPair(store, configuration.fallback, recovery, metrics, environment, logger)
+        } catch {
+            await closeStore()
+            throw error
+        }
         return Server(
             source: ConfigurationSource(file: file, environment: variables, initial: configuration, logger: logger, clock: environment.clock),
-            store: MeteredStore(store, metrics: metrics, uptime: environment.uptime), metrics: metrics, registry: registry, telemetry: telemetry,
+            store: store, pair: pair, metrics: metrics, registry: registry, telemetry: telemetry,
             environment: environment,
             logger: logger,
             close: {
+                await closeSecond()
                 await closeStore()
                 writer.flush()
             })
@@ -90,8 +110,29 @@ package struct Server: Sendable {
         try result.get()
     }
 
+    /// The second store, and what an earlier run left in it to be merged.
+    private static func openPair(
+        _ primary: MeteredStore, _ location: StoreLocation?, _ recovery: Recovery, _ metrics: SemelMetrics, _ environment: Semel.Environment,
+        _ logger: Logger
+    ) async throws(StartupError) -> (Fallback?, close: @Sendable () async -> Void) {
+        guard let location else { return (nil, {}) }
+        let (opened, close) = try await openStore(location, recovery, metrics, environment, named: "fallback")
+        do throws(StoreError) {
+            let pair = try await Fallback(
+                primary: primary, second: MeteredStore(opened, metrics: metrics, uptime: environment.uptime),
+                configuration: .init(probe: FallbackWatch.interval, component: "fallback", onChange: { FallbackWatch.log($0, logger) }),
+                metrics: metrics, environment: environment)
+            if pair.phase != .primary { FallbackWatch.log(pair.phase, logger) }
+            return (pair, close)
+        } catch {
+            await close()
+            throw StartupError(opening: location, named: "fallback", error)
+        }
+    }
+
+    /// - Parameter name: what the configuration calls it.
     private static func openStore(
-        _ location: StoreLocation, _ recovery: Recovery, _ metrics: SemelMetrics, _ environment: Semel.Environment
+        _ location: StoreLocation, _ recovery: Recovery, _ metrics: SemelMetrics, _ environment: Semel.Environment, named name: String = "store"
     ) async throws(StartupError) -> (any OperationStore, close: @Sendable () async -> Void) {
         switch location {
         case .memory: return (MemoryStore(), {})
@@ -116,7 +157,7 @@ package struct Server: Sendable {
                 let store = try await SQLiteStore(path: path, configuration: configuration, environment: environment)
                 return (store, { await store.close() })
             } catch {
-                throw StartupError(opening: location, error)
+                throw StartupError(opening: location, named: name, error)
             }
         }
     }

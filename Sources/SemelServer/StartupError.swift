@@ -30,8 +30,8 @@ package struct StartupError: Error, Sendable, CustomStringConvertible {
     package var description: String { remedy.map { "\(problem)\nRemedy: \($0)." } ?? problem }
 
     /// A store's own message says what to do.
-    package init(opening store: StoreLocation, _ error: StoreError) {
-        self.init(error.code == .misconfigured ? .configuration : .unreachable, "The store \(store) cannot be opened: \(error.message)")
+    package init(opening store: StoreLocation, named name: String = "store", _ error: StoreError) {
+        self.init(error.code == .misconfigured ? .configuration : .unreachable, "The \(name) \(store) cannot be opened: \(error.message)")
     }
 
     /// What a service failed with while it started or ran.

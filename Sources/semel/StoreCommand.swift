@@ -93,7 +93,7 @@ private struct StoreReport {
             let found = try await RedisStore.check(try RedisLocation(url))
             return StoreReport(
                 found.location, "Redis " + found.versions.joined(separator: ", "), found.durability, found.format, found.clockOffset, [],
-                level: "as the effect allows, but atomic")
+                level: "up to verified; deduplicatedByTarget where the target deduplicates")
         }
         #if Postgres
         if isPostgres(url) {

@@ -169,9 +169,11 @@ struct OpeningTests {
     func durability() async throws {
         let server = try await RedisServer(["--appendfsync", "always", "--repl-diskless-sync-delay", "0"])
         let store = try await RedisStore(url: server.url, configuration: Self.configuration)
-        #expect(store.capabilities == StoreCapabilities(engine: "redis", durability: .durable, isTransactional: false))
+        #expect(store.capabilities == StoreCapabilities(engine: "redis", durability: .durable, isTransactional: false, isAuthority: false))
         let policy = Policy(scene: "payments", effect: .unknown, minimum: .atMostOnce)
         #expect(try policy.assess(on: store.capabilities).level == .atMostOnce)
+        let fenced = Policy(scene: "payments", effect: .queryable(inFlight: .seconds(30), isFenced: true))
+        #expect(try fenced.assess(on: store.capabilities).level == .verified, "durable, and still never the only authority")
 
         try await server.command("CONFIG", "SET", "appendfsync", "everysec")
         await store.lookAtServers()

@@ -14,7 +14,10 @@ struct StoreLawsRedisTests {
     /// A fresh one, under a prefix of its own.
     /// - Parameter moment: `nil` where time passes at once.
     private func subject(cluster: Bool, moment: Duration? = nil) async throws -> (StoreSubject, RedisStore) {
-        let location = try await SharedRedis.location(cluster: cluster)
+        try await subject(at: try await SharedRedis.location(cluster: cluster), moment: moment)
+    }
+
+    private func subject(at location: RedisLocation, moment: Duration? = nil) async throws -> (StoreSubject, RedisStore) {
         let configuration = RedisStore.Configuration(patience: .seconds(60), purgesByItself: false)
         let time = SeenTime(isShared: true)
         @Sendable func open() async throws -> RedisStore {
@@ -71,6 +74,28 @@ struct StoreLawsRedisTests {
     @Test("has the row of the README's guarantee table that its capabilities give")
     func row() async throws {
         let row = GuaranteeRow("Redis, its Cluster, as most are set up", try await subject())
+        let readme = try Repository.text(of: "README.md")
+        #expect(row.isIn(readme), "README.md lacks this row: \(row.markdown)")
+    }
+
+    @Test("upholds, with every write synced; and has a row of its own, which keeps more, and is an authority no more than others")
+    func synced() async throws {
+        await Self.turnstile.enter()
+        defer { Self.turnstile.leave() }
+        let server = try await RedisServer(["--appendfsync", "always"])
+        func fresh() async throws -> (StoreSubject, RedisStore) {
+            var location = try RedisLocation(server.url)
+            location.prefix = "t\(UUID().uuidString.prefix(8)):"
+            return try await subject(at: location)
+        }
+        let row = GuaranteeRow("Redis alone, every write synced", try await fresh().0)
+        for law in StoreLaw.all {
+            let (subject, store) = try await fresh()
+            if case .notApplicable = try await law.check(subject) {
+                #expect([.epochsSurviveABackwardClock, .reopeningEndsLeases].map(\StoreLaw.name).contains(law.name))
+            }
+            try await store.erase()
+        }
         let readme = try Repository.text(of: "README.md")
         #expect(row.isIn(readme), "README.md lacks this row: \(row.markdown)")
     }

@@ -83,10 +83,15 @@ public struct StoreCapabilities: Hashable, Sendable {
     public var durability: Durability
     /// Whether the caller's own writes can share the record's transaction.
     public var isTransactional: Bool
+    /// Whether a promise of *effectively once* about an effect outside the store may rest on its records alone. `false`
+    /// where a failover may bring up a copy that never saw what was acknowledged, which no setting of the server that
+    /// acknowledged it can rule out (H10).
+    public var isAuthority: Bool
 
-    public init(engine: String, durability: Durability, isTransactional: Bool) {
+    public init(engine: String, durability: Durability, isTransactional: Bool, isAuthority: Bool = true) {
         self.engine = engine
         self.durability = durability
         self.isTransactional = isTransactional
+        self.isAuthority = isAuthority
     }
 }

@@ -57,6 +57,12 @@ extension Policy {
             level = .bestEffort
             reasons.append("The \(store.engine) store may forget what it acknowledged: \(why).")
         }
+        if !store.isAuthority, level == .fencedAndVerified {
+            // Effectively once outside the store, and by its record alone. A target that deduplicates has the say itself,
+            // and an effect inside the store is kept or lost with its record.
+            level = .verified
+            reasons.append("The \(store.engine) store is never the only authority of an effect outside it: a failover may lose the claim.")
+        }
         if onStoreFailure == .open, level != .deduplicatedByTarget, level > .atLeastOnce {
             // What may lose work at any time, and double it while the store is down, promises nothing.
             level = level == .atMostOnce ? .bestEffort : .atLeastOnce
@@ -69,7 +75,7 @@ extension Policy {
         if let minimum, !level.satisfies(minimum) {
             throw PolicyError(
                 .overclaim, in: scene, "guarantee: \(minimum.name) is more than its parts can keep, which is \(level.name). " + reasons.joined(separator: " "),
-                remedy: remedy(for: minimum, given: level))
+                remedy: remedy(for: minimum, given: level, on: store))
         }
         let errorRule = onError ?? defaultErrorRule()
         let lapse = lapseRule()
@@ -109,8 +115,10 @@ extension Policy {
         }
     }
 
-    private func remedy(for minimum: Guarantee, given level: Guarantee) -> String {
+    private func remedy(for minimum: Guarantee, given level: Guarantee, on store: StoreCapabilities) -> String {
         switch minimum {
+        case .fencedAndVerified where !store.isAuthority:
+            "use a store that may decide alone (sqlite, postgres or mysql), or a target that deduplicates, or accept guarantee: \(level.name)"
         case .atomic: "write the effect in the store's own transaction (library only), or accept guarantee: \(level.name)"
         case .deduplicatedByTarget:
             "declare effect: deduplicates with keeps of at least \(DurationText.format(horizon)), if the target really does, or accept guarantee: \(level.name)"

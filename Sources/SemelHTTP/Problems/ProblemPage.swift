@@ -110,7 +110,7 @@ public struct ProblemPage: Sendable {
         case .outcomeExpired: "Raise `retention: { response: … }` if clients repeat requests later than this."
         case .outcomeUnavailable: "Raise `limits: { response: … }` if such responses should be replayed."
         case .tooLate: "Raise `retention: { key: … }` if requests are repeated later than this."
-        case .storeUnavailable: "Look at `/readyz` for what is wrong with the store. `onStoreFailure: open` would run requests unprotected instead, at a lower level."
+        case .storeUnavailable: "Look at `/readyz` for what is wrong with the store. `onStoreFailure: fallback` would let a second store decide meanwhile, and `open` would run requests unprotected, both at a lower level."
         case .scopeMissing: "Check that what authenticates requests stands in front, and passes the identity on."
         case .upstreamRefused: "Check that the service runs and can be reached."
         case .upstreamLost: "Check the service's health and its time-outs. Declare what it can do (`effect: deduplicates` or `queryable`), so that lost requests need no person."

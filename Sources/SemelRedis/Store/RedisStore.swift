@@ -66,7 +66,7 @@ public final class RedisStore: OperationStore {
         do throws(StoreError) {
             let facts = try await engine.open()
             capabilities = StoreCapabilities(
-                engine: location.isCluster ? "redis+cluster" : "redis", durability: facts.durability, isTransactional: false)
+                engine: location.isCluster ? "redis+cluster" : "redis", durability: facts.durability, isTransactional: false, isAuthority: false)
         } catch {
             engine.close()
             throw error

@@ -1,7 +1,7 @@
 internal import SemelCore
 
 extension ConfigurationReader {
-    func scenes(_ root: Section, _ upstreams: [String: Upstream], store: StoreCapabilities, derivation: Secret?) -> [SceneConfiguration] {
+    func scenes(_ root: Section, _ upstreams: [String: Upstream], store: StoreCapabilities, pair: StoreCapabilities?, derivation: Secret?) -> [SceneConfiguration] {
         guard let node = root["scenes"] else { return [] }
         guard let elements = node.elements else {
             if !node.isEmpty { mistake(node.place, "scenes", "\(node.kind) stands where a list of scenes is expected", "write each scene as `- name: …`") }
@@ -19,7 +19,7 @@ extension ConfigurationReader {
             if let path = section["tokens"]?["path"]?.scalar ?? section["tokens"]?.scalar, !tokensPaths.insert(path).inserted {
                 mistake(section["tokens"]?.place ?? section.place, section.path("tokens"), "another scene issues tokens at \(path)", "give each scene its own path")
             }
-            let reader = SceneReader(reader: self, root: root, section: section, upstreams: upstreams, store: store, derivation: derivation)
+            let reader = SceneReader(reader: self, root: root, section: section, upstreams: upstreams, plainStore: store, pair: pair, derivation: derivation)
             if let scene = reader.scene(named: name ?? "?") { scenes.append((scene, section)) }
         }
         warnAboutHidden(scenes)

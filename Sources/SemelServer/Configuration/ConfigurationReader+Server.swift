@@ -1,3 +1,4 @@
+internal import Foundation
 internal import HTTPTypes
 internal import Logging
 internal import Semel
@@ -12,6 +13,7 @@ extension ConfigurationReader {
         configuration.listen = address(root, "listen", default: .defaultGateway)
         configuration.admin = admin(root)
         configuration.store = store(root) ?? configuration.store
+        configuration.fallback = fallback(root, behind: configuration.store)
         configuration.upstreams = upstreams(root)
         configuration.unmatched = unmatched(root, configuration.upstreams)
         configuration.claims = claims(root)
@@ -20,7 +22,11 @@ extension ConfigurationReader {
         configuration.trustedPeers = trustedPeers(root)
         configuration.drain = duration(root, "drain", isZeroAllowed: true) ?? configuration.drain
         let derivation = secret(root, "secret", "secretFile", atLeast: 32).map { Secret(bytes: $0.bytes) }
-        configuration.scenes = scenes(root, configuration.upstreams, store: configuration.store.capabilities, derivation: derivation)
+        configuration.scenes = scenes(
+            root, configuration.upstreams, store: configuration.store.capabilities, pair: configuration.pairCapabilities, derivation: derivation)
+        if let node = root["fallback"], !(root["scenes"]?.elements ?? []).contains(where: { $0["onStoreFailure"]?.scalar == "fallback" }) {
+            warning(node.place, "fallback", "no scene falls back to it: only what it still holds is merged", "write `onStoreFailure: fallback` in a scene, or remove it once nothing is left to merge")
+        }
 
         if configuration.listen == configuration.admin.listen, configuration.listen.port != 0 {
             mistake(root["admin"]?.place ?? root.place, "admin", "gateway and control plane both listen on \(configuration.listen)", "give them different ports")
@@ -33,15 +39,7 @@ extension ConfigurationReader {
         if text == "memory" { return .memory }
         let scheme = String(text.prefix { $0 != ":" })
         switch scheme {
-        case "sqlite":
-            let path = String(text.dropFirst("sqlite:".count))
-            if path.hasPrefix("//") {
-                mistake(node.place, "store", "`\(text)` is written as a URL", "write sqlite:PATH, such as sqlite:./semel.db or sqlite:/var/lib/semel/semel.db")
-            } else if path.isEmpty || path.hasSuffix("/") || path == ":memory:" {
-                mistake(node.place, "store", "`\(text)` names no file", path == ":memory:" ? "write memory" : "write sqlite:PATH, such as sqlite:./semel.db")
-            } else {
-                return .sqlite(path: path)
-            }
+        case "sqlite": return sqlite(text, node, "store")
         #if Postgres
         case "postgres", "postgresql":
             do throws(StoreError) {
@@ -74,6 +72,53 @@ extension ConfigurationReader {
         }
         return nil
     }
+
+    private func sqlite(_ text: String, _ node: Node, _ key: String) -> StoreLocation? {
+        let path = String(text.dropFirst("sqlite:".count))
+        let example = key == "store" ? "semel.db" : "fallback.db"
+        if path.hasPrefix("//") {
+            mistake(node.place, key, "`\(text)` is written as a URL", "write sqlite:PATH, such as sqlite:./\(example) or sqlite:/var/lib/semel/\(example)")
+        } else if path.isEmpty || path.hasSuffix("/") || path == ":memory:" {
+            mistake(node.place, key, "`\(text)` names no file", path == ":memory:" ? "write memory" : "write sqlite:PATH, such as sqlite:./\(example)")
+        } else {
+            return .sqlite(path: path)
+        }
+        return nil
+    }
+
+    /// The second store. It is this process's own, so it cannot be a server that others share or that may be away as well.
+    private func fallback(_ root: Section, behind store: StoreLocation) -> StoreLocation? {
+        guard let node = root["fallback"], let text = text(node, path: "fallback", example: "sqlite:./fallback.db") else { return nil }
+        let location: StoreLocation?
+        switch text.prefix(while: { $0 != ":" }) {
+        case "memory" where text == "memory":
+            location = .memory
+            warning(
+                node.place, "fallback", "what the second store decides is forgotten when the process ends before it is merged, and runs again",
+                "write sqlite:PATH, such as sqlite:./fallback.db")
+        case "sqlite": location = sqlite(text, node, "fallback")
+        case "postgres", "postgresql", "mysql", "mariadb", "redis", "rediss", "redis+cluster", "rediss+cluster":
+            location = nil
+            // The URL may carry a password.
+            mistake(
+                node.place, "fallback", "a server cannot be the second store: it must be this process's own, and there while the network is not",
+                "write sqlite:PATH, such as sqlite:./fallback.db, or memory")
+        default:
+            location = nil
+            mistake(node.place, "fallback", "`\(text)` is not a second store", "use sqlite:PATH, such as sqlite:./fallback.db, or memory")
+        }
+        guard let location else { return nil }
+        if store == .memory {
+            mistake(node.place, "fallback", "the store is memory, which is never away, so nothing falls back from it", "remove `fallback`, or use another store")
+        }
+        if case (.sqlite(let first), .sqlite(let second)) = (store, location), Self.file(first) == Self.file(second) {
+            mistake(node.place, "fallback", "it is the file of the store itself: what is wrong with the one is wrong with the other", "write another path, such as sqlite:./fallback.db")
+        }
+        return location
+    }
+
+    /// The file that a path means, however it is written.
+    private static func file(_ path: String) -> String { URL(fileURLWithPath: path).resolvingSymlinksInPath().standardizedFileURL.path }
 
     // MARK: Upstreams
 

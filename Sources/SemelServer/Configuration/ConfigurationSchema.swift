@@ -13,6 +13,7 @@ indirect enum ConfigurationSchema: Sendable {
         "listen": .value,
         "admin": .mapping(["listen": .value, "tokens": .listByName(roleToken), "tls": .mapping(["certificate": .value, "key": .value])], short: "listen"),
         "store": .value,
+        "fallback": .value,
         "upstreams": .byName(upstream),
         "unmatched": .value,
         "scenes": .listByName(scene),

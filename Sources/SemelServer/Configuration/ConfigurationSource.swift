@@ -12,10 +12,13 @@ internal import UnixSignals
 /// keeps its value, and the log says that a restart is needed.
 package final class ConfigurationSource: Service {
     package typealias Subscriber = @Sendable (ServerConfiguration) async -> Void
+    /// Says why a configuration must not follow another one now; `nil` when it may.
+    package typealias Objection = @Sendable (_ old: ServerConfiguration, _ new: ServerConfiguration) -> String?
 
     private struct State {
         var configuration: ServerConfiguration
         var subscribers: [Subscriber] = []
+        var objections: [Objection] = []
         /// What the file held when it was read last. Its time would not tell two changes within one tick apart.
         var contents: [UInt8]?
         /// What it held at the last look, when that was something else.
@@ -50,6 +53,11 @@ package final class ConfigurationSource: Service {
     /// Calls `subscriber` with each further configuration; the next is not read before it returns.
     package func subscribe(_ subscriber: @escaping Subscriber) {
         state.withLock { $0.subscribers.append(subscriber) }
+    }
+
+    /// Asks `objection` before each further configuration is used.
+    package func refuse(where objection: @escaping Objection) {
+        state.withLock { $0.objections.append(objection) }
     }
 
     /// Watches until a graceful shutdown or cancellation.
@@ -109,6 +117,16 @@ package final class ConfigurationSource: Service {
                 metadata: ["step": "reload", "reason": .string("store: \(new.store)"), "remedy": "restart to use it"])
             return
         }
+        guard new.fallbackScenes.isEmpty || new.pairCapabilities == old.pairCapabilities else {
+            logger.error(
+                "The new configuration is not used: its levels rest on another store than the one that is open.",
+                metadata: ["step": "reload", "reason": .string("fallback: \(new.fallback.map(\.description) ?? "none")"), "remedy": "restart to use it"])
+            return
+        }
+        if let reason = state.withLock({ $0.objections }).lazy.compactMap({ $0(old, new) }).first {
+            logger.error("The new configuration is not used.", metadata: ["step": "reload", "reason": .string(reason), "remedy": "send SIGHUP when /readyz shows the fallback as ready"])
+            return
+        }
         let (merged, kept) = new.keepingFixedParts(of: old)
         if !kept.isEmpty {
             logger.warning("A part of the new configuration is used after a restart only.", metadata: ["reason": .string(kept.joined(separator: ", "))])
@@ -157,6 +175,7 @@ extension ServerConfiguration {
         }
         keep(\.listen, "listen")
         keep(\.store, "store")
+        keep(\.fallback, "fallback")
         keep(\.admin.listen, "admin")
         keep(\.admin.tls, "admin.tls")
         keep(\.log, "log")

@@ -21,7 +21,10 @@ package struct SceneConfiguration: Hashable, Sendable {
     package var jwt: JWTSettings?
     /// The path that issues keys to forms; `POST` there answers with one.
     package var tokensPath: String?
-    /// What the scene's parts can keep on the configured store.
+    /// `onStoreFailure: fallback`: its records go to the pair of stores. What neither can decide is refused, as with
+    /// `closed`.
+    package var usesFallback: Bool
+    /// What the scene's parts can keep on the store it uses.
     package var assessment: Assessment
     /// The scene's rules as they are pinned in its records.
     package var pinned: PinnedPolicy
@@ -31,7 +34,7 @@ package struct SceneConfiguration: Hashable, Sendable {
     package init(
         match: RouteMatch, upstream: Upstream, http: HTTPPolicy, effectQuery: EffectQuery? = nil,
         downstreamKey: DownstreamKey? = nil, replayAuthorization: ReplayAuthorization = .none, jwt: JWTSettings? = nil,
-        tokensPath: String? = nil, store: StoreCapabilities
+        tokensPath: String? = nil, usesFallback: Bool = false, store: StoreCapabilities
     ) throws(PolicyError) {
         self.match = match
         self.upstream = upstream
@@ -41,6 +44,7 @@ package struct SceneConfiguration: Hashable, Sendable {
         self.replayAuthorization = replayAuthorization
         self.jwt = jwt
         self.tokensPath = tokensPath
+        self.usesFallback = usesFallback
         let assessment = try http.policy.assess(on: store)
         self.assessment = assessment
         pinned = PinnedScene(

@@ -170,11 +170,12 @@ extension SceneReader {
     }
 
     private func storeFailure() -> StoreFailureRule? {
-        if section["onStoreFailure"]?.scalar == "fallback" {
-            mistake("onStoreFailure", "this build of semel has no second store to fall back to", "use closed or open")
-            return nil
+        // One that is declared with mistakes has had them said already.
+        if usesFallback, root["fallback"] == nil {
+            mistake("onStoreFailure", "there is no second store to fall back to", "write `fallback: sqlite:./fallback.db` at the top of the configuration, or use closed or open")
         }
-        return reader.choice(section, "onStoreFailure", among: ["closed": .closed, "open": .open])
+        // What the two stores of a fallback cannot decide is refused.
+        return reader.choice(section, "onStoreFailure", among: ["closed": .closed, "open": .open, "fallback": .closed])
     }
 
     /// Says everything that the policy's own check finds. It stops at the first; so what was said is put right in the
@@ -188,7 +189,9 @@ extension SceneReader {
             } catch {
                 switch error.code {
                 case .overclaim:
-                    mistake("guarantee", error.problem, error.remedy)
+                    // Where the first store alone would keep it, that is the fix.
+                    let isFallback = usesFallback && (try? copy.assess(on: plainStore)) != nil
+                    mistake("guarantee", error.problem, isFallback ? "use `onStoreFailure: closed`, or accept what the two stores give" : error.remedy)
                     copy.minimum = nil
                 case .retention:
                     let key = section["retention"]?["key"]
@@ -219,8 +222,14 @@ extension SceneReader {
             warning("mode", "nothing is promised: requests pass as they come", "use `mode: enforce` when you are sure of the scene")
         }
         // The first reason gives the level, each further one lowers it.
+        let isFallback = usesFallback && (try? policy.assess(on: plainStore).level) != scene.assessment.level
         for reason in scene.assessment.reasons.dropFirst() where !reason.contains("onStoreFailure") && !reason.contains("mode:") {
-            warning("guarantee", at: section["guarantee"]?.place ?? section["name"]?.place, "the level is lowered to \(scene.assessment.level.name). \(reason)".trimmingFullStop, "use a durable store, or accept the level")
+            let lowered = "the level is lowered to \(scene.assessment.level.name). \(reason)".trimmingFullStop
+            if isFallback {
+                warning("onStoreFailure", lowered, "use `onStoreFailure: closed`, or accept the level")
+            } else {
+                warning("guarantee", at: section["guarantee"]?.place ?? section["name"]?.place, lowered, "use \(store.isAuthority ? "a durable store" : "sqlite, postgres or mysql"), or accept the level")
+            }
         }
         if case .deduplicates(let keeps) = policy.effect, keeps < policy.horizon {
             warning(

@@ -9,8 +9,15 @@ struct SceneReader {
     let root: Section
     let section: Section
     let upstreams: [String: Upstream]
-    let store: StoreCapabilities
+    let plainStore: StoreCapabilities
+    /// The store and the second one behind it; `nil` without a second one.
+    let pair: StoreCapabilities?
     let derivation: Secret?
+
+    var usesFallback: Bool { section["onStoreFailure"]?.scalar == "fallback" }
+
+    /// The store that the scene's records go to.
+    var store: StoreCapabilities { usesFallback ? pair ?? plainStore : plainStore }
 
     func scene(named name: String) -> SceneConfiguration? {
         let match = match()
@@ -33,7 +40,7 @@ struct SceneReader {
         guard let match, let upstream, let effect else { return nil }
         let scene = try? SceneConfiguration(
             match: match, upstream: upstream, http: http, effectQuery: effect.query, downstreamKey: effect.downstreamKey,
-            replayAuthorization: authorization, jwt: jwt, tokensPath: tokensPath, store: store)
+            replayAuthorization: authorization, jwt: jwt, tokensPath: tokensPath, usesFallback: usesFallback, store: store)
         if let scene { warn(about: scene) }
         return scene
     }

@@ -1,5 +1,6 @@
 package import HTTPTypes
 package import Logging
+package import Semel
 
 /// Everything `semel serve` was told, checked: whoever holds one need not doubt it. A pure value, compared to find out
 /// what a reload changed.
@@ -9,6 +10,8 @@ package struct ServerConfiguration: Hashable, Sendable {
     /// The control plane: console, claims API, metrics, health.
     package var admin: AdminConfiguration
     package var store: StoreLocation
+    /// The second store, for scenes that fall back to it while ``store`` is away; `nil` for none. SQLite or memory.
+    package var fallback: StoreLocation?
     package var upstreams: [String: Upstream]
     /// Where requests that match no scene go, untouched; the only upstream when there is one. `nil` refuses them (404).
     package var unmatched: Upstream?
@@ -23,13 +26,14 @@ package struct ServerConfiguration: Hashable, Sendable {
 
     package init(
         listen: ListenAddress = .defaultGateway, admin: AdminConfiguration = AdminConfiguration(),
-        store: StoreLocation = .sqlite(path: "./semel.db"), upstreams: [String: Upstream] = [:], unmatched: Upstream? = nil,
+        store: StoreLocation = .sqlite(path: "./semel.db"), fallback: StoreLocation? = nil, upstreams: [String: Upstream] = [:], unmatched: Upstream? = nil,
         scenes: [SceneConfiguration] = [], claims: ClaimsConfiguration = ClaimsConfiguration(), log: LogConfiguration = LogConfiguration(),
         trustedPeers: [AddressRange] = [], drain: Duration = .seconds(30)
     ) {
         self.listen = listen
         self.admin = admin
         self.store = store
+        self.fallback = fallback
         self.upstreams = upstreams
         self.unmatched = unmatched
         self.scenes = scenes
@@ -43,6 +47,14 @@ package struct ServerConfiguration: Hashable, Sendable {
     package func scene(for method: HTTPRequest.Method, path: RequestPath) -> SceneConfiguration? {
         scenes.first { $0.match.matches(method, path) }
     }
+
+    /// What ``store`` and ``fallback`` together declare; `nil` without a second store.
+    package var pairCapabilities: StoreCapabilities? {
+        fallback.map { Fallback.capabilities(primary: store.capabilities, second: $0.capabilities) }
+    }
+
+    /// The names of the scenes whose records the second store may decide about.
+    package var fallbackScenes: [String] { scenes.filter(\.usesFallback).map(\.name) }
 
     package func trusts(_ peer: String) -> Bool { trustedPeers.contains { $0.contains(peer) } }
 }

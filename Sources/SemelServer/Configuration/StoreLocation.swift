@@ -19,7 +19,9 @@ package enum StoreLocation: Hashable, Sendable, CustomStringConvertible {
         case .postgres: StoreCapabilities(engine: "postgres", durability: .durable, isTransactional: true)
         case .mysql: StoreCapabilities(engine: "mysql", durability: .durable, isTransactional: true)
         // Few are set up to keep everything; what this one keeps is read when it is opened, and may raise the level.
-        case .redis: StoreCapabilities(engine: "redis", durability: .forgetful("unless every write is synced and nothing fails over"), isTransactional: false)
+        case .redis:
+            StoreCapabilities(
+                engine: "redis", durability: .forgetful("unless every write is synced and nothing fails over"), isTransactional: false, isAuthority: false)
         case .memory: StoreCapabilities(engine: "memory", durability: .forgetful("it lives in the memory of one process"), isTransactional: false)
         }
     }

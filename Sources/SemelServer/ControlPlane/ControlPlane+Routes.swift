@@ -37,7 +37,7 @@ extension ControlPlane {
                     problems: [.storeUnavailable, .storeIndeterminate])
             ) { request in
                 try request.query.require(only: [])
-                let waiting = try await parts.store.operations(OperationQuery(states: [.uncertain], limit: 50))
+                let waiting = try await parts.operatorStore.operations(OperationQuery(states: [.uncertain], limit: 50))
                 return OverviewPage(readiness: await readiness(), waiting: waiting, scenes: parts.scenes()).response
             },
             Route(
@@ -76,7 +76,7 @@ extension ControlPlane {
     }
 
     private static func operators(_ parts: Parts) -> [Route] {
-        let operators = OperatorRoutes(store: parts.store, scenes: parts.scenes, logger: parts.logger)
+        let operators = OperatorRoutes(store: parts.operatorStore, pair: parts.pair, scenes: parts.scenes, logger: parts.logger)
         let reference = Documentation.Parameter(
             name: "operation", isInPath: true, schema: Schemas.reference("OperationReference"), text: "The operation's reference.")
         let text: JSONValue = ["type": "string"]
@@ -205,4 +205,9 @@ extension ControlPlane {
                 problems: [.tooManyWaiters], handler: claims.wait),
         ]
     }
+}
+
+extension ControlPlane.Parts {
+    /// What people look at and decide about: both stores' operations, while there are two.
+    fileprivate var operatorStore: any OperationStore { pair ?? store }
 }

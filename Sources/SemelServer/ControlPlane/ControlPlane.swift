@@ -25,6 +25,7 @@ package struct ControlPlane: Service {
     /// What the routes are made of.
     struct Parts: Sendable {
         var store: any OperationStore
+        var pair: Fallback?
         var claims: ClaimsAPI
         var scenes: @Sendable () -> [SceneReport]
         var checks: [ReadinessCheck]
@@ -34,6 +35,8 @@ package struct ControlPlane: Service {
     }
 
     /// - Parameters:
+    ///   - pair: `store` with a second one behind it, where there is one.
+    ///   - canFallBack: whether there are scenes that go on without `store` now.
     ///   - scenes: the configured scenes as they are now; those of the claims API are added.
     ///   - checks: parts besides the store.
     ///   - metrics: the metrics in the Prometheus text format.
@@ -41,7 +44,8 @@ package struct ControlPlane: Service {
     ///   be used.
     package init(
         admin: AdminConfiguration, claims: ClaimsConfiguration = ClaimsConfiguration(), store: any OperationStore,
-        claimsAPI: ClaimsAPI? = nil, scenes: @escaping @Sendable () -> [SceneReport] = { [] }, checks: [ReadinessCheck] = [],
+        claimsAPI: ClaimsAPI? = nil, pair: Fallback? = nil, canFallBack: @escaping @Sendable () -> Bool = { false },
+        scenes: @escaping @Sendable () -> [SceneReport] = { [] }, checks: [ReadinessCheck] = [],
         metrics: @escaping @Sendable () -> String = { "" }, environment: Semel.Environment = .live,
         logger: Logger = Logger(label: "semel.control-plane")
     ) throws(ControlPlaneError) {
@@ -53,7 +57,8 @@ package struct ControlPlane: Service {
         table = RouteTable(
             routes: Self.routes(
                 Parts(
-                    store: store, claims: claimsAPI, scenes: { scenes() + claimsAPI.reports }, checks: [.store(store)] + checks,
+                    store: store, pair: pair, claims: claimsAPI, scenes: { scenes() + claimsAPI.reports },
+                    checks: [.store(store) { pair == nil || !canFallBack() }] + (pair.map { [.fallback($0, environment)] } ?? []) + checks,
                     metrics: metrics, environment: environment, logger: logger)))
         server = try Self.server(admin.tls)
     }

@@ -17,22 +17,26 @@ internal import ServiceLifecycle
 /// - On a crash the next process, or a retry, finds the claims that lapsed, and acts by the level of each.
 package final class Gateway: Service {
     private let operations: Operations
+    /// On the store with the second one behind it, where there is one.
+    private let pairOperations: Operations?
     private let observer: any HTTPObserver
     private let logger: Logger
     private let listen: ListenAddress
     private let table: Locked<RoutingTable>
     private let bound = FirstValue<Int>()
 
+    /// - Parameter pair: `store` with a second one behind it, for the scenes that fall back.
     /// - Throws: ``GatewayError``, `PolicyError`, or why a file of authorities cannot be read.
     package init(
-        configuration: ServerConfiguration, store: any OperationStore, environment: Semel.Environment = .live,
+        configuration: ServerConfiguration, store: any OperationStore, pair: Fallback? = nil, environment: Semel.Environment = .live,
         observer: any HTTPObserver = NoHTTPObserver(), logger: Logger = Logger(label: "semel.gateway")
     ) async throws {
         operations = Operations(store: store, environment: environment)
+        pairOperations = pair.map { Operations(store: $0, environment: environment) }
         self.observer = observer
         self.logger = logger
         listen = configuration.listen
-        table = Locked(try await RoutingTable(configuration, operations: operations, observer: observer))
+        table = Locked(try await RoutingTable(configuration, operations: operations, pairOperations: pairOperations, observer: observer))
     }
 
     /// The port it listens on, once it does.
@@ -41,13 +45,14 @@ package final class Gateway: Service {
 
     /// Takes a new configuration for the requests that come from now on. Those under way keep the old one, and so do
     /// connections to upstreams that stay the same. No connection is closed.
-    /// - Throws: as ``init(configuration:store:environment:observer:logger:)`` does; then the old one stays.
+    /// - Throws: as ``init(configuration:store:pair:environment:observer:logger:)`` does; then the old one stays.
     package func update(_ configuration: ServerConfiguration) async throws {
         if configuration.listen != listen {
             logger.warning("The gateway's address was changed; restart to use it.", metadata: ["reason": "\(listen) -> \(configuration.listen)"])
         }
         let previous = table.withLock { $0 }
-        let next = try await RoutingTable(configuration, operations: operations, observer: observer, previous: previous)
+        let next = try await RoutingTable(
+            configuration, operations: operations, pairOperations: pairOperations, observer: observer, previous: previous)
         table.withLock { $0 = next }
     }
 

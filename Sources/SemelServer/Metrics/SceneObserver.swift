@@ -8,9 +8,15 @@ package struct SceneObserver: HTTPObserver {
     private let metrics: SemelMetrics
     private let logger: Logger
     private let spans: SpanQueue?
+    private let degradation: (@Sendable (OperationID) -> String?)?
 
-    /// - Parameter spans: where each attempt is told as a span; `nil` for nowhere.
-    package init(metrics: SemelMetrics, logger: Logger, spans: SpanQueue? = nil) {
+    /// - Parameters:
+    ///   - spans: where each attempt is told as a span; `nil` for nowhere.
+    ///   - degradation: why an operation is decided by a second store, and `nil` where it is not.
+    package init(
+        metrics: SemelMetrics, logger: Logger, spans: SpanQueue? = nil, degradation: (@Sendable (OperationID) -> String?)? = nil
+    ) {
+        self.degradation = degradation
         self.metrics = metrics
         self.logger = logger
         self.spans = spans
@@ -42,7 +48,11 @@ package struct SceneObserver: HTTPObserver {
         switch event {
         case .started(let attempt):
             counted.started(attempt: attempt.grant.attempt)
-            log(.debug, "An operation starts.", step: "start", attempt)
+            if let why = operation.flatMap({ degradation?($0) }) {
+                log(.warning, "An operation starts on the word of the second store.", step: "start", attempt, reason: why, isDegraded: true)
+            } else {
+                log(.debug, "An operation starts.", step: "start", attempt)
+            }
         case .recorded(let status, let attempt):
             end(.completed, attempt, status: status)
             log(.debug, "The outcome is recorded.", step: "complete", attempt, status: status)
@@ -58,7 +68,8 @@ package struct SceneObserver: HTTPObserver {
             log(.warning, "The end of the operation could not be recorded.", step: "complete", attempt, reason: reason)
         case .replayed(let status):
             counted.replay()
-            log(.debug, "A recorded outcome is replayed.", step: "replay", status: status)
+            let isDegraded = operation.map { degradation?($0) != nil } ?? false
+            log(.debug, "A recorded outcome is replayed.", step: "replay", status: status, isDegraded: isDegraded)
         case .rejected(let code, let status):
             counted.reject(code.rawValue)
             log(.info, "A request is answered with a problem.", step: "reject", status: status, reason: code.rawValue)

@@ -8,6 +8,8 @@ struct StoreWatch: Service {
     static let interval = Duration.seconds(5)
 
     let store: any OperationStore
+    /// The same with a second store behind it, where there is one.
+    var pair: Fallback?
     let metrics: SemelMetrics
     let environment: Environment
     let scenes: @Sendable () -> [String]
@@ -23,7 +25,8 @@ struct StoreWatch: Service {
 
     func look() async {
         metrics.setDegraded(!(await store.health().isReady), component: "store")
-        // While the store cannot be read, the last figure stays.
+        // While the store cannot be read, the last figure stays, and what the second one knows alone would be a smaller one.
+        if case .degraded = pair?.phase { return }
         guard let counts = try? await count() else { return }
         for scene in scenes() { metrics.scene(scene).setUncertain(counts[scene] ?? 0) }
     }
@@ -32,7 +35,7 @@ struct StoreWatch: Service {
         var counts: [String: Int] = [:]
         var query = OperationQuery(states: [.uncertain], limit: 1000)
         repeat {
-            let page = try await store.operations(query)
+            let page = try await (pair ?? store).operations(query)
             for operation in page.operations { counts[operation.scene, default: 0] += 1 }
             query.cursor = page.cursor
         } while query.cursor != nil

@@ -100,6 +100,31 @@ struct PolicyTests {
         #expect(survivor.level == .deduplicatedByTarget)
     }
 
+    @Test("is effectively once on a store that a failover may set back only where the target deduplicates (H10)")
+    func noAuthority() throws {
+        let store = StoreCapabilities(engine: "redis", durability: .durable, isTransactional: false, isAuthority: false)
+        let fenced = try policy(Self.fenced).assess(on: store)
+        #expect(fenced.level == .verified && fenced.onLapse == .verify)
+        #expect(fenced.reasons.last?.contains("never the only authority") == true && fenced.reasons.count == 2)
+        for (effect, level) in [(Self.deduplicates, Guarantee.deduplicatedByTarget), (Self.queryable, .verified), (.unknown, .atMostOnce)] {
+            let assessment = try policy(effect).assess(on: store)
+            #expect(assessment.level == level && assessment.reasons.count == 1)
+        }
+        let error = try refusal(of: policy(Self.fenced) { $0.minimum = .fencedAndVerified }, on: store)
+        #expect(error.code == .overclaim && error.problem.contains("authority"))
+        #expect(error.remedy.contains("sqlite, postgres or mysql") && error.remedy.contains("guarantee: verified"))
+        #expect(try policy(Self.fenced) { $0.minimum = .verified }.assess(on: store).level == .verified)
+        #expect(try policy(Self.fenced) { $0.onStoreFailure = .open }.assess(on: store).level == .atLeastOnce)
+        var forgetful = store
+        forgetful.durability = .forgetful("a lagging replica")
+        #expect(try policy(Self.fenced).assess(on: forgetful).level == .bestEffort)
+        // Whatever the effect: nothing but the target's own deduplication is effectively once there.
+        for effect in [Self.deduplicates, Self.fenced, Self.queryable, .unknown] {
+            let level = try policy(effect).assess(on: store).level
+            #expect(level.isEffectivelyOnce == (level == .deduplicatedByTarget))
+        }
+    }
+
     @Test("is refused for an effect in the record's transaction on a store that has none to share, durable or not")
     func localTransactions() throws {
         for store in [Self.plain, Self.memory] {

@@ -42,6 +42,26 @@ struct ConfigurationReaderTests {
         #expect(try read("") == ServerConfiguration())
     }
 
+    @Test("a second store lowers the level of the scenes that fall back to it, and of no other")
+    func fallback() throws {
+        let second = "  - name: second\n    match: /second\n    upstream: payments\n    effect: unknown\n    scope: none\n    authorize: http://a\n    guarantee: atMostOnce\n"
+        let configuration = try read("fallback: sqlite:./fallback.db\n" + configuration(scene: "effect: unknown", "onStoreFailure: fallback") + second)
+        #expect(configuration.fallback == .sqlite(path: "./fallback.db") && configuration.fallbackScenes == ["payment.capture"])
+        #expect(configuration.scenes.map(\.usesFallback) == [true, false])
+        #expect(configuration.scenes.map(\.assessment.level) == [.bestEffort, .atMostOnce])
+        #expect(configuration.scenes[0].assessment.reasons.contains { $0.contains("while the sqlite store is away") })
+        #expect(configuration.scenes.map(\.http.policy.onStoreFailure) == [.closed, .closed], "what neither store can decide is refused")
+        let reports = configuration.scenes.map { SceneReport($0).document["on_store_failure"]?.string }
+        #expect(reports == ["fallback", "closed"])
+        // A target that deduplicates needs no store for that.
+        let dedup = try read("fallback: memory\n" + ConfigurationReaderTests.fallingBack("guarantee: deduplicatedByTarget"))
+        #expect(dedup.scenes[0].assessment.level == .deduplicatedByTarget)
+    }
+
+    private static func fallingBack(_ line: String) -> String {
+        configuration(scene: "effect: deduplicates", "onStoreFailure: fallback", line)
+    }
+
     @Test("effects are read in their short and their long forms")
     func effects() throws {
         let short = try read(configuration(scene: "effect: deduplicates")).scenes[0]

@@ -95,6 +95,38 @@ struct ConfigurationSourceTests {
         #expect(bench.log.lines.contains { $0.contains("rest on another store") })
     }
 
+    @Test("a second store is changed by a restart, which is said; scenes cannot fall back to one that is not open")
+    func fallback() async throws {
+        let falling = configuration(scene: "effect: deduplicates", "onStoreFailure: fallback")
+        let bench = try Bench("fallback: sqlite:a.db\n" + falling)
+        try bench.write("fallback: sqlite:b.db\ndrain: 6s\n" + falling)
+        await bench.source.reload()
+        #expect(bench.source.current.fallback == .sqlite(path: "a.db") && bench.source.current.drain == .seconds(6))
+        #expect(bench.log.lines.contains { $0.contains("after a restart only") && $0.contains("fallback") })
+        try bench.write(configuration(scene: "effect: deduplicates"))
+        await bench.source.reload()
+        #expect(bench.source.current.fallback == .sqlite(path: "a.db") && bench.source.current.fallbackScenes.isEmpty)
+
+        let without = try Bench(configuration(scene: "effect: deduplicates"))
+        let before = without.source.current
+        try without.write("fallback: sqlite:a.db\n" + falling)
+        await without.source.reload()
+        #expect(without.source.current == before)
+        #expect(without.log.lines.contains { $0.contains("rest on another store") && $0.contains("fallback: sqlite:a.db") })
+    }
+
+    @Test("what somebody objects to is not used, and the reason is logged")
+    func objections() async throws {
+        let bench = try Bench("drain: 5s\n")
+        bench.source.refuse { old, new in new.drain < old.drain ? "it is too soon" : nil }
+        try bench.write("drain: 4s\n")
+        await bench.source.reload()
+        #expect(bench.source.current.drain == .seconds(5) && bench.log.lines.contains { $0.contains("it is too soon") })
+        try bench.write("drain: 6s\n")
+        await bench.source.reload()
+        #expect(bench.source.current.drain == .seconds(6))
+    }
+
     @Test("a file that was only touched is handed on to nobody")
     func touched() async throws {
         let bench = try Bench("drain: 5s\n")

@@ -25,8 +25,8 @@ import Testing
         let plane = try ControlPlane.quiet(
             admin: Self.admin, store: MemoryStore(),
             checks: [
-                ReadinessCheck(name: "upstream payments", isNeeded: false) { (false, "refused the connection") },
-                ReadinessCheck(name: "gateway", isNeeded: true) { (!isNeeded.withLock { $0 }, "is draining") },
+                ReadinessCheck(name: "upstream payments", isNeeded: { false }) { (.down, "refused the connection") },
+                ReadinessCheck(name: "gateway") { (isNeeded.withLock { $0 } ? .down : .ready, "is draining") },
             ])
         try await PlaneUnderTest.run(plane) { plane in
             let down = try await plane.get("/readyz")
@@ -46,10 +46,10 @@ import Testing
         let plane = try ControlPlane.quiet(
             admin: Self.admin, store: MemoryStore(),
             checks: [
-                ReadinessCheck(name: "deaf", isNeeded: true) {
+                ReadinessCheck(name: "deaf") {
                     // It does not hear its cancellation either.
                     await Task.detached { for await _ in stream {} }.value
-                    return (true, "")
+                    return (.ready, "")
                 }
             ])
         try await PlaneUnderTest.run(plane) { plane in

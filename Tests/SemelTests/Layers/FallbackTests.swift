@@ -52,7 +52,12 @@ struct FallbackTests {
     func lowersTheLevel() async throws {
         let store = try await fallback()
         guard case .forgetful(let why) = store.capabilities.durability else { return _ = Issue.record("it is called durable") }
-        #expect(why.contains("first") && why.contains("other") && !store.capabilities.isTransactional)
+        #expect(why.contains("first") && why.contains("other") && !store.capabilities.isTransactional && store.capabilities.isAuthority)
+        let weak = InterruptibleStore(
+            MemoryStore(clock: clock),
+            declaring: StoreCapabilities(engine: "weak", durability: .durable, isTransactional: false, isAuthority: false))
+        #expect(try await !Fallback(primary: weak, second: second).capabilities.isAuthority)
+        #expect(try await !Fallback(primary: primary, second: weak).capabilities.isAuthority)
         #expect(throws: PolicyError.self) {
             try Operations(store: store).scene(Policy(scene: "pay", effect: .unknown, minimum: .atMostOnce))
         }
@@ -161,6 +166,65 @@ struct FallbackTests {
         await store.tend()
         #expect(store.phase == .primary)
         #expect(try await primary.base.record(of: .sample("a"))?.state == .completed)
+    }
+
+    @Test("merges what nobody will ever finish or ask for again: its lease lapses in the primary, by its own rule")
+    func mergesTheLost() async throws {
+        let store = try await fallback()
+        primary.set(.down)
+        var tokens: [LapseRule: FencingToken] = [:]
+        for rule in LapseRule.allCases {
+            var request = request("\(rule)")
+            request.onLapse = rule
+            guard case .granted(let grant) = try await store.claim(request) else { return _ = Issue.record("\(rule) is not granted") }
+            tokens[rule] = grant.token
+        }
+        primary.set(.up)
+        await store.tend()
+        #expect(store.phase == .merging(3) && store.heldKeys == 3 && store.isHeld(.sample("reclaim")))
+        clock.advance(by: .seconds(31))
+        await store.tend()
+        #expect(store.phase == .primary && store.collisions == 0 && !store.isHeld(.sample("reclaim")))
+        #expect(try await second.base.operations(OperationQuery()).operations.isEmpty)
+
+        // Its owner may still come, until somebody else has.
+        let late = try #require(tokens[.uncertain])
+        #expect(try await store.apply(.complete(.sample("late")), to: .sample("uncertain"), token: late) == .applied)
+        clock.advance(by: .seconds(1))
+        for (rule, kind) in [(LapseRule.reclaim, Grant.Kind.reclaimed), (.verify, .verify)] {
+            var request = request("\(rule)", owner: .ben)
+            request.onLapse = rule
+            guard case .granted(let grant) = try await store.claim(request) else {
+                Issue.record("\(rule) is not granted")
+                continue
+            }
+            #expect(grant.kind == kind)
+            let zombie = try #require(tokens[rule])
+            #expect(try await store.apply(.complete(.sample("zombie")), to: .sample("\(rule)"), token: zombie) == .superseded)
+        }
+        #expect(try await store.claim(request("uncertain", owner: .ben)).replayed == .sample("late"))
+    }
+
+    @Test("tells its stores apart though both are values: what is left of a lease is asked where the lease is")
+    func storesThatAreValues() async throws {
+        let metrics = SemelMetrics(factory: NOOPMetricsHandler.instance)
+        let uptime = Environment.live.uptime
+        let store = try await Fallback(
+            primary: MeteredStore(primary, metrics: metrics, uptime: uptime), second: MeteredStore(second, metrics: metrics, uptime: uptime),
+            configuration: .init(failures: 1, probe: .seconds(3600)))
+        primary.set(.down)
+        _ = try await grant("a", in: store)
+        let record = try #require(try await store.record(of: .sample("a")))
+        let listed = try #require(try await store.operations(OperationQuery()).operations.first)
+        let asked = primary.interruptions
+        #expect(try await store.leaseRemaining(of: record) == .seconds(30))
+        #expect(try await store.leaseRemaining(of: listed.record) == .seconds(30))
+        #expect(primary.interruptions == asked)
+        primary.set(.up)
+        await store.tend()
+        #expect(store.phase == .merging(1))
+        primary.set(.down)
+        #expect(try await store.leaseRemaining(of: record) == .seconds(30), "it is still the second's")
     }
 
     @Test("goes back to the second when the primary leaves again in the middle of merging, and loses nothing")

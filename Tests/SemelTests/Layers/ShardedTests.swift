@@ -35,6 +35,17 @@ struct ShardedTests {
         #expect(ShardMap.slot(of: .sample("1")) == Int(OperationReference(.sample("1")).high >> 54))
     }
 
+    @Test("is an authority only where every shard is one")
+    func weakestShard() async throws {
+        func shard(_ isAuthority: Bool) -> InterruptibleStore<MemoryStore> {
+            InterruptibleStore(
+                MemoryStore(clock: ManualStoreClock()),
+                declaring: StoreCapabilities(engine: "shard", durability: .durable, isTransactional: false, isAuthority: isAuthority))
+        }
+        #expect(try await Sharded([("a", shard(true)), ("b", shard(true))], home: "a").capabilities.isAuthority)
+        #expect(try await !Sharded([("a", shard(true)), ("b", shard(false))], home: "a").capabilities.isAuthority)
+    }
+
     @Test("refuses to open without a shard that holds keys")
     func refusesMissingShards() async throws {
         let stores = stores(["a", "b"])

@@ -44,7 +44,7 @@ public final class TestServer: Sendable {
 
     deinit { stop() }
 
-    public var port: Int { URLComponents(string: address)?.port ?? 0 }
+    public var port: Int { URLComponents(string: address.contains("://") ? address : "server://" + address)?.port ?? 0 }
 
     /// Starts it again on its port and its files, after it was killed.
     public func restarted() async throws -> TestServer {

@@ -78,14 +78,16 @@ extension Fallback {
         guard let record = try await second.record(of: id) else { return true }
         switch record.state {
         case .claimed, .verifying, .streaming:
-            // It ends where it runs.
-            return false
+            // It ends where it runs. Whose holder is lost is brought over and lapses there, by its own rule: nobody may ever
+            // ask for it again.
+            guard try await second.leaseRemaining(of: record) <= .zero else { return false }
         case .completed, .uncertain:
             break
         }
         guard let policy = try await second.policy(record.policy) else { return false }
         let request = ClaimRequest(
-            id: id, fingerprint: record.fingerprint, owner: record.owner, lease: .seconds(30), onLapse: record.onLapse, policy: policy,
+            id: id, fingerprint: record.fingerprint, owner: record.owner,
+            lease: record.state == .claimed || record.state == .verifying ? .milliseconds(50) : .seconds(30), onLapse: record.onLapse, policy: policy,
             mode: record.mode, retention: record.retention, traceID: record.traceID, parent: record.parent)
         let (outcome, retention) =
             record.outcome.map { ($0, record.retention) }
@@ -93,13 +95,16 @@ extension Fallback {
             ?? (.unknownButApplied, Retention(response: .zero, key: record.retention.key))
         switch try await primary.claim(request) {
         case .granted(let grant):
-            let change: Transition.Change =
-                record.state == .completed
-                ? .complete(outcome, retention: retention) : .suspend(reason: record.reason ?? RecordMachine.Reason.lapsed)
-            guard try await primary.apply(change, to: id, token: grant.token) == .applied else { return false }
-            if record.state == .uncertain { state.withLock { $0.renamed.insert(grant.token, for: record.token) } }
+            let change: Transition.Change? =
+                switch record.state {
+                case .completed: .complete(outcome, retention: retention)
+                case .uncertain, .streaming: .suspend(reason: record.reason ?? RecordMachine.Reason.lapsed)
+                case .claimed, .verifying: nil
+                }
+            if let change { guard try await primary.apply(change, to: id, token: grant.token) == .applied else { return false } }
+            if record.state != .completed { state.withLock { $0.renamed.insert(grant.token, for: record.token) } }
         case .completed(let other):
-            if record.state == .uncertain || other.outcome != outcome { collide() }
+            if record.state != .completed || other.outcome != outcome { collide() }
         case .expired:
             // It is what a merge that was interrupted leaves of a tombstone, or the primary's own.
             if record.outcome != nil { collide() }

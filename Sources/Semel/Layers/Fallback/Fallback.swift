@@ -16,7 +16,8 @@ public import SemelCore
 /// - A transition goes to the store that granted the claim, so a holder never finishes in the wrong one.
 /// - **The primary decides about a key that the second decided only after its record was merged.** The primary's return is
 ///   noticed by itself. Until it is merged, a key stays with the second. What is finished there is entered into the
-///   primary; what runs there ends there first; what is uncertain becomes uncertain in the primary, and its owner's
+///   primary; what runs there ends there first, and what was lost there lapses in the primary;
+///   what is uncertain becomes uncertain in the primary, and its owner's
 ///   late complete is still accepted by this process.
 /// - Where the primary turns out to have a record of its own for a merged key, the primary's stands, and the collision is
 ///   counted and told (``collisions``): that operation may have run twice.
@@ -138,15 +139,23 @@ public final class Fallback: OperationStore {
         metrics?.setDegraded(isDegraded, component: configuration.component)
     }
 
-    public var capabilities: StoreCapabilities {
-        let (first, other) = (primary.capabilities.engine, second.capabilities.engine)
-        return StoreCapabilities(
-            engine: "\(first), or \(other)",
-            durability: .forgetful("while the \(first) store is away, the \(other) store decides without its records"),
-            isTransactional: false)
+    public var capabilities: StoreCapabilities { Self.capabilities(primary: primary.capabilities, second: second.capabilities) }
+
+    /// What a pair of such stores declares, before there is one.
+    package static func capabilities(primary: StoreCapabilities, second: StoreCapabilities) -> StoreCapabilities {
+        StoreCapabilities(
+            engine: "\(primary.engine), or \(second.engine)",
+            durability: .forgetful("while the \(primary.engine) store is away, the \(second.engine) store decides without its records"),
+            isTransactional: false, isAuthority: primary.isAuthority && second.isAuthority)
     }
 
     public var phase: Phase { state.withLock { $0.phase } }
+
+    /// How many keys are the second's until they are merged.
+    public var heldKeys: Int { state.withLock { $0.held.count } }
+
+    /// Whether the second has the say about a key, which it keeps until the key is merged.
+    public func isHeld(_ id: OperationID) -> Bool { state.withLock { $0.held.contains(id) } }
 
     /// For how many keys the primary had a record of its own when the second's was merged.
     public var collisions: Int { state.withLock { $0.collisions } }
@@ -295,9 +304,9 @@ public final class Fallback: OperationStore {
     // MARK: One key
 
     public func record(of id: OperationID) async throws(StoreError) -> Record? {
-        try await at(id) { store throws(StoreError) in
+        try await at(id) { store, isSecond throws(StoreError) in
             let record = try await store.record(of: id)
-            if let record { remember(record, isOfSecond: store as AnyObject === second as AnyObject) }
+            if let record { remember(record, isOfSecond: isSecond) }
             return record
         }
     }
@@ -314,32 +323,32 @@ public final class Fallback: OperationStore {
     public func observe(_ id: OperationID) -> Observation { Observation(of: [primary.observe(id), second.observe(id)], in: environment) }
 
     public func verify(_ id: OperationID, owner: Owner, lease: Duration) async throws(StoreError) -> Grant? {
-        try await at(id) { store throws(StoreError) in try await store.verify(id, owner: owner, lease: lease) }
+        try await at(id) { store, _ throws(StoreError) in try await store.verify(id, owner: owner, lease: lease) }
     }
 
     public func resolve(
         _ id: OperationID, as resolution: Resolution, by act: OperatorAct, expecting epoch: Epoch?
     ) async throws(StoreError) -> TransitionResult {
-        try await at(id) { store throws(StoreError) in try await store.resolve(id, as: resolution, by: act, expecting: epoch) }
+        try await at(id) { store, _ throws(StoreError) in try await store.resolve(id, as: resolution, by: act, expecting: epoch) }
     }
 
     public func forget(_ id: OperationID, by act: OperatorAct, expecting epoch: Epoch?) async throws(StoreError) -> TransitionResult {
-        try await at(id) { store throws(StoreError) in try await store.forget(id, by: act, expecting: epoch) }
+        try await at(id) { store, _ throws(StoreError) in try await store.forget(id, by: act, expecting: epoch) }
     }
 
     private func at<Value>(
-        _ id: OperationID, _ body: (any OperationStore) async throws(StoreError) -> Value
+        _ id: OperationID, _ body: (_ store: any OperationStore, _ isSecond: Bool) async throws(StoreError) -> Value
     ) async throws(StoreError) -> Value {
         tendInTime()
         await gate.enter([id])
         defer { gate.leave([id]) }
         let (way, refused) = state.withLock { state in (route(id, in: state), refusal(id, in: state)) }
         switch way {
-        case .second: return try await body(second)
+        case .second: return try await body(second, true)
         case .refused: throw refused
         case .primary:
             do throws(StoreError) {
-                return try await body(primary)
+                return try await body(primary, false)
             } catch {
                 _ = missed(error)
                 throw error
@@ -354,10 +363,10 @@ public final class Fallback: OperationStore {
 
     // MARK: All keys
 
-    private var deciding: [any OperationStore] {
+    private var deciding: [(store: any OperationStore, isSecond: Bool)] {
         state.withLock { state in
-            if case .degraded = state.phase { return [second] }
-            return state.held.isEmpty ? [primary] : [primary, second]
+            if case .degraded = state.phase { return [(second, true)] }
+            return state.held.isEmpty ? [(primary, false)] : [(primary, false), (second, true)]
         }
     }
 
@@ -365,20 +374,20 @@ public final class Fallback: OperationStore {
         tendInTime()
         let (stores, held) = (deciding, state.withLock { $0.held })
         // A record that was merged is the primary's, and its copy is about to go.
-        let listing = MergedListing(stores: stores) { index, operation in
-            stores.count == 1 || (index == 1) == held.contains(operation.id)
+        let listing = MergedListing(stores: stores.map(\.store)) { index, operation in
+            stores.count == 1 || stores[index].isSecond == held.contains(operation.id)
         }
-        let page = try await (stores.count == 1 ? stores[0].operations(query) : listing.page(query))
+        let page = try await (stores.count == 1 ? stores[0].store.operations(query) : listing.page(query))
         for operation in page.operations {
-            remember(operation.record, isOfSecond: stores[0] as AnyObject === second as AnyObject || held.contains(operation.id))
+            remember(operation.record, isOfSecond: stores[0].isSecond || held.contains(operation.id))
         }
         return page
     }
 
     public func operation(_ reference: OperationReference) async throws(StoreError) -> StoredOperation? {
-        for store in deciding.reversed() {
+        for (store, isSecond) in deciding.reversed() {
             if let found = try await store.operation(reference) {
-                remember(found.record, isOfSecond: store as AnyObject === second as AnyObject)
+                remember(found.record, isOfSecond: isSecond)
                 return found
             }
         }
@@ -386,11 +395,11 @@ public final class Fallback: OperationStore {
     }
 
     public func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] {
-        try await deciding[0].audit(after: sequence, limit: limit)
+        try await deciding[0].store.audit(after: sequence, limit: limit)
     }
 
     public func policy(_ hash: PolicyHash) async throws(StoreError) -> PinnedPolicy? {
-        for store in deciding {
+        for (store, _) in deciding {
             if let policy = try await store.policy(hash) { return policy }
         }
         return nil
@@ -399,7 +408,7 @@ public final class Fallback: OperationStore {
     @discardableResult
     public func purge(limit: Int) async throws(StoreError) -> PurgeReport {
         tendInTime()
-        return try await deciding[0].purge(limit: limit)
+        return try await deciding[0].store.purge(limit: limit)
     }
 
     public func health() async -> StoreHealth {

@@ -102,6 +102,7 @@ public final class Sharded<Shard: OperationStore>: OperationStore {
         var capabilities = shards[0].capabilities
         for shard in shards {
             if case .forgetful = shard.capabilities.durability { capabilities.durability = shard.capabilities.durability }
+            if !shard.capabilities.isAuthority { capabilities.isAuthority = false }
         }
         capabilities.engine = "sharded \(capabilities.engine)"
         return capabilities

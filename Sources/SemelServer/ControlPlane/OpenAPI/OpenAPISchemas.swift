@@ -138,7 +138,7 @@ enum OpenAPISchemas {
         }
         return [
             "ListedOperation": with(["age_ms": whole], optional: ["key_base64": base64]),
-            "OperationList": object(["operations": list(reference("ListedOperation")), "cursor": optionalText, "now": time]),
+            "OperationList": object(["operations": list(reference("ListedOperation")), "cursor": optionalText, "now": time, "degraded": flag]),
             "Operation": with(
                 [
                     "mode": choice("off", "observe", "enforce"), "on_lapse": choice("reclaim", "verify", "uncertain"),
@@ -156,6 +156,7 @@ enum OpenAPISchemas {
                 "level": choice("bestEffort", "atLeastOnce", "atMostOnce", "verified", "fencedAndVerified", "deduplicatedByTarget", "atomic"),
                 "effectively_once": flag, "horizon": text, "basis": choice("declared", "verified"), "reasons": list(text),
                 "on_lapse": choice("reclaim", "verify", "uncertain"), "match": optionalText, "upstream": optionalText,
+                "on_store_failure": choice("closed", "open", "fallback"),
             ]),
             "SceneList": object(["scenes": list(reference("Scene"))]),
             "AuditEntry": object([
@@ -169,7 +170,7 @@ enum OpenAPISchemas {
             "Health": object(["alive": ["const": true]]),
             "Readiness": object([
                 "ready": flag,
-                "components": list(object(["name": text, "state": choice("ready", "down"), "needed": flag], optional: ["detail": text])),
+                "components": list(object(["name": text, "state": choice("ready", "degraded", "down"), "needed": flag], optional: ["detail": text])),
             ]),
         ]
     }()

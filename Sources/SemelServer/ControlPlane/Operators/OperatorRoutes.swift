@@ -4,16 +4,23 @@ internal import Semel
 /// What people do with operations: look, decide, and read what was decided.
 struct OperatorRoutes: Sendable {
     let store: any OperationStore
+    /// `store`, where it is one with a second behind it.
+    var pair: Fallback?
     /// The scenes as they are configured now.
     let scenes: @Sendable () -> [SceneReport]
     let logger: Logger
 
     // MARK: Reading
 
+    /// Whether what the first store knows is missing from what is shown.
+    private var isDegraded: Bool { if case .degraded = pair?.phase { true } else { false } }
+
     func list(_ request: APIRequest) async throws -> APIResponse {
         let query = request.query
         try query.require(only: ["state", "scene", "scope", "key", "older_than", "limit", "cursor"])
         let scopes = query.all("scope")
+        // Before and after: the store may leave or come back meanwhile.
+        let wasDegraded = isDegraded
         let page = try await store.operations(
             OperationQuery(
                 states: try states(query), scene: try query.one("scene"), scope: scopes.isEmpty ? nil : Scope(parts: scopes),
@@ -23,6 +30,7 @@ struct OperatorRoutes: Sendable {
             "operations": .array(page.operations.map { $0.document(now: page.now) }),
             "cursor": page.cursor.map(JSONValue.string) ?? .null,
             "now": .string(page.now.rfc3339),
+            "degraded": .bool(wasDegraded || isDegraded),
         ])
     }
 
@@ -73,6 +81,9 @@ struct OperatorRoutes: Sendable {
             throw APIProblem(.operationUnknown, "An operation's reference is op_ and 32 hexadecimal digits.")
         }
         guard let operation = try await store.operation(reference) else {
+            if case .degraded(let why) = pair?.phase {
+                throw APIProblem(StoreError(.unavailable, "the second store does not know \(reference), and the store is away (\(why)): ask again when it is back"))
+            }
             throw APIProblem(.operationUnknown, "No operation \(reference) is known: it never ran, or its key was forgotten.")
         }
         return operation

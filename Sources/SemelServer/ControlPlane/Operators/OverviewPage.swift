@@ -32,7 +32,7 @@ struct OverviewPage: Sendable {
         <h1>Semel</h1>
         <p>\(readiness.isReady ? "Ready." : "<strong>Not ready.</strong>")</p>
         <table><caption>Parts</caption><tr><th scope="col">Part</th><th scope="col">State</th><th scope="col">Detail</th></tr>
-        \(rows(readiness.components.map { [text($0.name), $0.isReady ? "ready" : "<strong>down</strong>", text($0.detail)] }))
+        \(rows(readiness.components.map { [text($0.name), $0.state == .ready ? "ready" : "<strong>\($0.state.rawValue)</strong>", text($0.detail)] }))
         </table>
         <h2>Operations that wait for a decision</h2>
         \(waitingTable)

@@ -16,8 +16,11 @@ package struct SceneReport: Hashable, Sendable {
     /// What it covers; `nil` for the claims API.
     package var match: String?
     package var upstream: String?
+    package var onStoreFailure: String
 
-    package init(_ policy: Policy, _ assessment: Assessment, name: String? = nil, match: String? = nil, upstream: String? = nil) {
+    package init(
+        _ policy: Policy, _ assessment: Assessment, name: String? = nil, match: String? = nil, upstream: String? = nil, usesFallback: Bool = false
+    ) {
         self.name = name ?? policy.scene
         mode = policy.mode
         level = assessment.level
@@ -31,12 +34,14 @@ package struct SceneReport: Hashable, Sendable {
             }
         self.match = match
         self.upstream = upstream
+        onStoreFailure = usesFallback ? "fallback" : "\(policy.onStoreFailure)"
     }
 
     package init(_ scene: SceneConfiguration) {
         let methods = scene.match.methods.map(\.rawValue).sorted().joined(separator: ", ")
         self.init(
-            scene.http.policy, scene.assessment, match: "\(methods) \(scene.match.path.description)", upstream: scene.upstream.url)
+            scene.http.policy, scene.assessment, match: "\(methods) \(scene.match.path.description)", upstream: scene.upstream.url,
+            usesFallback: scene.usesFallback)
     }
 
     var document: JSONValue {
@@ -51,6 +56,7 @@ package struct SceneReport: Hashable, Sendable {
         document["on_lapse"] = .string("\(onLapse)")
         document["match"] = match.map(JSONValue.string) ?? .null
         document["upstream"] = upstream.map(JSONValue.string) ?? .null
+        document["on_store_failure"] = .string(onStoreFailure)
         return .object(document)
     }
 }

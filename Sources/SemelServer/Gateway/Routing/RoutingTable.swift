@@ -21,7 +21,8 @@ final class RoutingTable: Sendable {
     /// - Parameter previous: the table before, whose connections to upstreams that have not changed are kept.
     /// - Throws: when a policy cannot be kept, or a file of keys or authorities cannot be used.
     init(
-        _ configuration: ServerConfiguration, operations: Operations, observer: any HTTPObserver, previous: RoutingTable? = nil
+        _ configuration: ServerConfiguration, operations: Operations, pairOperations: Operations? = nil, observer: any HTTPObserver,
+        previous: RoutingTable? = nil
     ) async throws {
         self.configuration = configuration
         var clients: [Upstream: UpstreamClient] = [:]
@@ -34,6 +35,9 @@ final class RoutingTable: Sendable {
         }
         var scenes: [SceneRoute] = []
         for scene in configuration.scenes {
+            guard let operations = scene.usesFallback ? pairOperations : operations else {
+                throw GatewayError.unusable("\(scene.name): there is no second store to fall back to. Restart with `fallback` in the configuration.")
+            }
             let tokens: TokenVerifier? = if let settings = scene.jwt { try await TokenVerifier(settings) } else { nil }
             scenes.append(
                 try SceneRoute(

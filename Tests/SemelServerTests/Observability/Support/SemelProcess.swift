@@ -11,6 +11,8 @@ final class SemelProcess: Sendable {
     let gateway: String
     let admin: String
     private let process: ChildProcess
+    private let file: String
+    private let head: String
 
     static let client = HTTPClient(eventLoopGroupProvider: .singleton)
 
@@ -19,13 +21,19 @@ final class SemelProcess: Sendable {
     ///   - text: the configuration but for the addresses and the store.
     ///   - store: a file in `folder`, when `nil`.
     init(_ text: String, store: String? = nil, in folder: String, environment: [String: String] = [:]) async throws {
-        let file = folder + "/semel.yaml"
-        try "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstore: \"\(store ?? "sqlite:\(folder)/semel.db")\"\n\(text)".write(
-            toFile: file, atomically: true, encoding: .utf8)
+        file = folder + "/semel.yaml"
+        head = "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstore: \"\(store ?? "sqlite:\(folder)/semel.db")\"\n"
+        try (head + text).write(toFile: file, atomically: true, encoding: .utf8)
         process = try ChildProcess("semel", ["serve", "--config", file], environment: environment, in: URL(fileURLWithPath: folder))
         let words = try await process.line(beginning: "ready semel ").split(separator: " ")
         gateway = "http://\(words[2])"
         admin = "http://\(words[4])"
+    }
+
+    /// Writes another configuration, and sends SIGHUP.
+    func reload(_ text: String) throws {
+        try (head + text).write(toFile: file, atomically: true, encoding: .utf8)
+        process.signal(SIGHUP)
     }
 
     /// Sends a signal, and returns the exit code (negative: the signal it died of) once it is gone.
