@@ -201,6 +201,27 @@ struct FaultTests {
         }
     }
 
+    @Test("a server without memory refuses claims as full, and with memory it goes on by itself (H12)")
+    func withoutMemory() async throws {
+        let server = try await RedisServer(["--appendfsync", "always"])
+        let store = try await RedisStore(url: server.url, configuration: quick)
+        let load = try await underFullDisk.run(store) { load in
+            try await load.untilCompleted(50)
+            try await server.command("CONFIG", "SET", "maxmemory", "1")
+            try await load.untilErrors(50, .full)
+            try await server.command("CONFIG", "SET", "maxmemory", "0")
+        }
+        #expect(load.message(.full)?.contains("raise maxmemory") == true)
+    }
+
+    @Test("what a script's command was refused with is understood as Redis 6 wraps it too")
+    func wrappedRefusal() {
+        let wrapped = "ERR Error running script (call to f_1b): @user_script:1: @user_script: 1: -"
+        #expect(StoreError.refusal(wrapped + "MISCONF Errors writing to the AOF file: No space left on device", by: "here").code == .full)
+        #expect(StoreError.refusal(wrapped + "READONLY You can't write against a read only replica.", by: "here").code == .readOnly)
+        #expect(StoreError.refusal("ERR Error running script (call to f_1b): @user_script:1: no such thing", by: "here").code == .refused)
+    }
+
     // MARK: Single calls
 
     @Test("a server that stands still makes calls indeterminate, and goes on where it was (SIGSTOP, H5)")
