@@ -98,8 +98,10 @@ struct FaultTests {
                 try await load.untilCompleted(50)
                 try disk.fill(leaving: 2 << 20)
                 try await load.untilErrors(50, .full)
+                try await load.replay()
                 try disk.free()
             }
+            #expect(load.refused > 0)
             #expect(load.message(.full)?.contains("free some space") == true)
         }
     }
@@ -107,7 +109,7 @@ struct FaultTests {
     @Test("a disk on which the log cannot grow stops the server: unavailable, and with space and a start it goes on (H17)")
     func fullLog() async throws {
         try await onSmallDisk { store, disk, server, place in
-            try await underFullDisk.run(store) { load in
+            let load = try await underFullDisk.run(store) { load in
                 try await load.untilCompleted(50)
                 try disk.fill()
                 // Each of these asks for a new file of the log; the last one there is no space for.
@@ -129,6 +131,7 @@ struct FaultTests {
                     try await Task.sleep(for: .milliseconds(50))
                 }
             }
+            #expect(load.errors[.unavailable, default: 0] + load.errors[.indeterminate, default: 0] > 0, "the server did not stop")
         }
     }
 

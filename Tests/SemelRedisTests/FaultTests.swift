@@ -170,7 +170,7 @@ struct FaultTests {
             let server = try await RedisServer(["--appendfsync", "always"], on: disk.folder)
             let store = try await RedisStore(url: server.url, configuration: quick)
             #expect(store.capabilities.durability == .durable)
-            try await underFullDisk.run(store) { load in
+            try await FaultTrial(bodyBytes: 8000).run(store) { load in
                 try await load.untilCompleted(50)
                 let processes = server.processes
                 try disk.fill(leaving: 1 << 20)
@@ -191,11 +191,13 @@ struct FaultTests {
                 try await load.untilCompleted(50)
                 try disk.fill(leaving: 1 << 20)
                 try await load.untilErrors(50, .full)
+                try await load.replay()
                 let health = await store.health()
                 #expect(!health.isReady)
                 #expect(health.detail.contains("free space"))
                 try disk.free()
             }
+            #expect(load.refused > 0)
             #expect(load.message(.full)?.contains("free space") == true)
             #expect(await store.health().isReady)
         }
@@ -209,8 +211,10 @@ struct FaultTests {
             try await load.untilCompleted(50)
             try await server.command("CONFIG", "SET", "maxmemory", "1")
             try await load.untilErrors(50, .full)
+            try await load.replay()
             try await server.command("CONFIG", "SET", "maxmemory", "0")
         }
+        #expect(load.refused > 0)
         #expect(load.message(.full)?.contains("raise maxmemory") == true)
     }
 

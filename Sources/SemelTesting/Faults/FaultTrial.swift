@@ -3,8 +3,8 @@ public import Semel
 /// Loads a store while faults happen to its server, and holds it afterwards to what its callers were told.
 ///
 /// Every operation has a key of its own, for which two callers compete; the one that is granted it completes it. Whoever is
-/// not answered says the same again, as callers do, except for every fifth operation: it has one caller, who believes an
-/// error that says that nothing happened and goes away. The ledger then demands:
+/// not answered says the same again, as callers do. Every fourth caller is alone with its keys, believes an error that says that
+/// nothing happened, and goes away. The ledger then demands:
 ///
 /// - each key was granted to exactly one owner, and its completion was applied;
 /// - every completion that was acknowledged is there, with its outcome, at its first attempt;
@@ -17,7 +17,7 @@ public struct FaultTrial: Sendable {
     public var callers: Int
     /// How long a caller rests between two operations, so that a store that shares its machine with others leaves them room.
     public var pause: Duration
-    /// The size of each outcome: large ones fill a disk sooner.
+    /// About the size of each outcome: large ones fill a disk sooner.
     public var bodyBytes: Int
     /// What callers may be told. Anything else is a violation.
     public var expectedErrors: Set<StoreError.Code>
@@ -63,6 +63,7 @@ public struct FaultTrial: Sendable {
 public final class FaultLoad: Sendable {
     private struct State {
         var completed: [OperationID: Outcome] = [:]
+        var last: (OperationID, Outcome)?
         /// What an error said had not happened, and nobody said again.
         var refused: [OperationID] = []
         var errors: [StoreError.Code: Int] = [:]
@@ -90,6 +91,16 @@ public final class FaultLoad: Sendable {
 
     /// The last message of an error with this code.
     public func message(_ code: StoreError.Code) -> String? { state.withLock { $0.messages[code] } }
+
+    /// Says the last completed operation once more, as its repeated request would: it must be replayed, also while nothing new
+    /// can be recorded.
+    public func replay() async throws {
+        guard let (id, outcome) = state.withLock({ $0.last }) else {
+            throw violation("what was acknowledged is replayed", "an operation that was completed", "there is none yet")
+        }
+        let result = try await store.claim(request(id, by: .cleo))
+        guard result.replayed == outcome else { throw violation("what was acknowledged is replayed", "\(id.name) completed", result.summary) }
+    }
 
     /// Waits until so many more completions were acknowledged.
     public func untilCompleted(_ count: Int) async throws {
@@ -128,7 +139,7 @@ public final class FaultLoad: Sendable {
             number += 1
             try await Task.sleep(for: trial.pause)
             let id = OperationID.sample("\(caller)-\(number)")
-            if number % 5 == 0 {
+            if caller % 4 == 3 {
                 try await believe(id)
             } else {
                 async let rival = grant(id, to: .claimant(2 * caller + 1))
@@ -152,6 +163,7 @@ public final class FaultLoad: Sendable {
                 _ = try await grant(id, to: owner)
             } else {
                 state.withLock { $0.refused.append(id) }
+                try await Task.sleep(for: .milliseconds(20))
             }
             return
         }
@@ -183,7 +195,10 @@ public final class FaultLoad: Sendable {
         guard result == .applied else {
             throw violation("the holder of a claim can complete it", "\(id.name) is completed", "\(result)")
         }
-        state.withLock { $0.completed[id] = outcome }
+        state.withLock { state in
+            state.completed[id] = outcome
+            state.last = (id, outcome)
+        }
     }
 
     private func request(_ id: OperationID, by owner: Owner) -> ClaimRequest {
@@ -191,7 +206,9 @@ public final class FaultLoad: Sendable {
     }
 
     private func outcome(of id: OperationID) -> Outcome {
-        .sample(id.key.text + String(repeating: ".", count: max(0, trial.bodyBytes - id.key.bytes.count)))
+        // What cannot be compressed, and is another key's only by mistake.
+        var generator = SplitMix64(seed: id.key.bytes.reduce(0) { $0 &* 31 &+ UInt64($1) })
+        return .sample(id.key.text + String(decoding: (0..<trial.bodyBytes).map { _ in UInt8.random(in: 33...126, using: &generator) }, as: UTF8.self))
     }
 
     private func note(_ error: StoreError) throws {
