@@ -1,7 +1,9 @@
 #if MySQL
+import ChildProcesses
 import Foundation
 import Semel
 @testable import SemelMySQL
+import SemelTesting
 import TestProxy
 import TestServers
 import Testing
@@ -11,14 +13,16 @@ struct FaultTests {
     // MARK: Answers that are lost
 
     /// A store that reaches its server through a proxy, and another that reaches it directly.
-    private func throughProxy(_ body: (MySQLStore, _ direct: MySQLStore, TestProxy, _ url: String) async throws -> Void) async throws {
+    private func throughProxy(
+        _ configuration: MySQLStore.Configuration = quiet(), _ body: (MySQLStore, _ direct: MySQLStore, TestProxy, _ url: String) async throws -> Void
+    ) async throws {
         try await withDatabase { url in
             let parts = url.split(separator: ":")
             let end = parts.last!.split(separator: "/")
             let proxy = try TestProxy(to: Int(end[0])!)
             defer { proxy.end() }
             let direct = try await MySQLStore(url: url, configuration: quiet())
-            let store = try await MySQLStore(url: "mysql://root@127.0.0.1:\(proxy.port)/\(end[1])", configuration: quiet())
+            let store = try await MySQLStore(url: "mysql://root@127.0.0.1:\(proxy.port)/\(end[1])", configuration: configuration)
             try await body(store, direct, proxy, url)
             await store.close()
             await direct.close()
@@ -106,106 +110,107 @@ struct FaultTests {
 
     // MARK: Servers that are killed, stopped, started again
 
-    /// Claims and completes until it is told to stop; keeps a ledger of what was answered.
-    private struct Ledger: Sendable {
-        var granted: [String: Int] = [:]
-        var completed: Set<String> = []
-        var errors: [StoreError.Code: Int] = [:]
+    /// Gives up soon.
+    private let brief = MySQLStore.Configuration(connections: 2, timeout: .seconds(1), patience: .seconds(1), purgesByItself: false)
+
+    @Test("killed with -9 under load and started again, twice: nothing acknowledged is lost, nothing runs twice (H3, H13, H14)")
+    func killed() async throws {
+        let server = Locked(try await ownServer())
+        let store = try await ownStore(on: server.withLock { $0.address }, brief)
+        try await FaultTrial().run(store) { load in
+            for _ in 0..<2 {
+                try await load.untilCompleted(100)
+                let victim = server.withLock { $0 }
+                victim.signal(SIGKILL)
+                try await victim.gone()
+                try await load.untilErrors()
+                let next = try await victim.restarted()
+                server.withLock { $0 = next }
+            }
+        }
+        await store.close()
     }
 
-    private func load(_ store: MySQLStore, _ ledger: Locked<Ledger>, _ name: String, until isOver: Locked<Bool>) async {
-        var number = 0
-        while !isOver.withLock({ $0 }) {
-            number += 1
-            let id = "\(name)-\(number)"
-            var claim = request(key(id), UInt64.random(in: 1 ... .max))
-            claim.onLapse = .uncertain
-            do throws(StoreError) {
-                var result: ClaimResult?
-                // Whoever is not answered says the same again.
-                for _ in 0..<40 where result == nil && !isOver.withLock({ $0 }) {
-                    do throws(StoreError) { result = try await store.claim(claim) } catch where error.isTransient { ledger.withLock { $0.errors[error.code, default: 0] += 1 } }
+    @Test("stopped with SIGSTOP past the limit for answers, and continued (H5)")
+    func stopped() async throws {
+        let server = try await ownServer()
+        let store = try await ownStore(on: server.address, brief)
+        try await FaultTrial().run(store) { load in
+            for _ in 0..<2 {
+                try await load.untilCompleted(100)
+                server.signal(SIGSTOP)
+                defer { server.signal(SIGCONT) }
+                try await load.untilErrors()
+            }
+        }
+        await store.close()
+    }
+
+    @Test("connections cut again and again, in the middle of answers (H14)")
+    func cut() async throws {
+        try await throughProxy(brief) { store, _, proxy, _ in
+            try await FaultTrial().run(store) { load in try await proxy.cut(rounds: 12) { try await load.untilCompleted(30) } }
+            #expect(proxy.cuts >= 12)
+        }
+    }
+
+    @Test("answers lost while what is asked happens: claims and completions are found out, not guessed (H14)")
+    func lostAnswers() async throws {
+        try await throughProxy(brief) { store, _, proxy, _ in
+            try await FaultTrial().run(store) { load in try await proxy.loseAnswers(rounds: 3) { try await load.untilCompleted(60) } }
+            #expect(proxy.droppedBytes > 0)
+        }
+    }
+
+    // MARK: A full disk
+
+    private let underFullDisk = FaultTrial(bodyBytes: 8000, expectedErrors: [.full, .unavailable, .indeterminate])
+
+    @Test("a disk on which no table can grow: what does not fit is refused as full, nothing acknowledged is lost, and with space it goes on (H17)")
+    func full() async throws {
+        try await SmallDisk.with(megabytes: 300) { log in
+            try await SmallDisk.with(megabytes: 300) { disk in
+                // The binary log lies elsewhere: it would be what fills first.
+                try FileManager.default.setAttributes([.posixPermissions: 0o777], ofItemAtPath: log.folder.path)
+                let server = try await ownServer("--log-bin=\(log.folder.path)/bin", on: disk.folder)
+                let store = try await ownStore(on: server.address, brief)
+                let load = try await underFullDisk.run(store) { load in
+                    try await load.untilCompleted(50)
+                    try disk.fill(leaving: 2 << 20)
+                    try await load.untilErrors(50, .full)
+                    try await load.replay()
+                    try disk.free()
                 }
-                guard case .granted(let grant)? = result else { continue }
-                ledger.withLock { $0.granted[id, default: 0] += 1 }
-                for _ in 0..<40 where !isOver.withLock({ $0 }) {
-                    do throws(StoreError) {
-                        guard try await store.apply(.complete(outcome(id)), to: key(id), token: grant.token) == .applied else {
-                            Issue.record("\(id): its holder was refused")
-                            break
-                        }
-                        ledger.withLock { _ = $0.completed.insert(id) }
-                        break
-                    } catch where error.isTransient {
-                        ledger.withLock { $0.errors[error.code, default: 0] += 1 }
-                    }
-                }
-            } catch {
-                Issue.record("\(error)")
-                return
+                #expect(load.message(.full)?.contains("free some space") == true)
+                await store.close()
+                server.stop()
             }
         }
     }
 
-    /// Loads a store while faults happen to its server, and then holds every answer to what is there.
-    private func storm(_ faults: (inout TestServer) async throws -> Void) async throws {
-        var server = try await ownServer()
-        try await withDatabase(on: server.address) { url in
-            let configuration = MySQLStore.Configuration(
-                connections: 2, timeout: .seconds(2), patience: .seconds(1), purgesByItself: false)
-            let store = try await MySQLStore(url: url, configuration: configuration)
-            let ledger = Locked(Ledger())
-            let isOver = Locked(false)
-            try await withThrowingTaskGroup(of: Void.self) { group in
-                for caller in 0..<16 { group.addTask { await load(store, ledger, "\(caller)", until: isOver) } }
-                try await Task.sleep(for: .milliseconds(500))
-                try await faults(&server)
-                let before = ledger.withLock { $0.completed.count }
-                // After the last fault it goes on by itself.
-                var rounds = 0
-                while ledger.withLock({ $0.completed.count }) < before + 50, rounds < 1200 {
-                    try await Task.sleep(for: .milliseconds(100))
-                    rounds += 1
-                }
-                #expect(ledger.withLock { $0.completed.count } >= before + 50, "it works again")
-                isOver.withLock { $0 = true }
-                try await group.waitForAll()
-            }
-            let account = ledger.withLock { $0 }
-            #expect(account.granted.values.allSatisfy { $0 == 1 })
-            #expect(!account.errors.isEmpty || account.completed.count > 100, "the fault was noticed, or bridged")
-            for id in account.completed {
-                let result = try await store.claim(request(key(id), 7))
-                guard case .completed(let record) = result, record.outcome == outcome(id) else {
-                    Issue.record("\(id) was acknowledged and is \(result)")
-                    return
-                }
+    @Test("a disk on which the binary log cannot grow: the server hangs, calls end in time, and with space and a start it goes on (H17)")
+    func fullLog() async throws {
+        try await SmallDisk.with(megabytes: 300) { log in
+            try FileManager.default.setAttributes([.posixPermissions: 0o777], ofItemAtPath: log.folder.path)
+            let server = Locked(try await ownServer("--log-bin=\(log.folder.path)/bin"))
+            let store = try await ownStore(on: server.withLock { $0.address }, brief)
+            try await FaultTrial(bodyBytes: 8000).run(store) { load in
+                try await load.untilCompleted(50)
+                try log.fill(leaving: 1 << 18)
+                try await load.untilErrors(10)
+                // With space it would go on by itself, when it looks again: once a minute.
+                let victim = server.withLock { $0 }
+                victim.signal(SIGKILL)
+                try await victim.gone()
+                try log.free()
+                let next = try await victim.restarted()
+                server.withLock { $0 = next }
             }
             await store.close()
         }
     }
 
-    @Test("a server that is killed under load and started again has lost nothing that was answered, and is used again (H13)")
-    func killed() async throws {
-        try await storm { server in
-            for _ in 0..<2 {
-                server.signal(SIGKILL)
-                try await server.gone()
-                try await Task.sleep(for: .milliseconds(300))
-                server = try await server.restarted()
-                try await Task.sleep(for: .milliseconds(500))
-            }
-        }
-    }
-
-    @Test("a server that stands still is given up in time, and used again when it goes on (H5)")
-    func stopped() async throws {
-        try await storm { server in
-            server.signal(SIGSTOP)
-            try await Task.sleep(for: .seconds(4))
-            server.signal(SIGCONT)
-        }
-    }
+    // MARK: Single calls
 
     @Test("without a server every call ends in time, with an error that says so, and the health says so too")
     func gone() async throws {

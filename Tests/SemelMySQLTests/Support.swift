@@ -5,8 +5,14 @@ import Semel
 import TestServers
 
 /// `mysql://root@host:port` of a server of a test's own, without a database.
-func ownServer(_ options: String = "") async throws -> TestServer {
-    try await TestServer("start-mariadb", environment: ["MARIADB_OPTIONS": options])
+/// - Parameter disk: where its files go.
+func ownServer(_ options: String = "", on disk: URL = FileManager.default.temporaryDirectory) async throws -> TestServer {
+    try await TestServer("start-mariadb", environment: ["MARIADB_OPTIONS": options], on: disk)
+}
+
+/// A store in a new database of a test's own server, which takes it along when it goes.
+func ownStore(on server: String, _ configuration: MySQLStore.Configuration) async throws -> MySQLStore {
+    try await MySQLStore(url: try await Database(on: server).url, configuration: configuration)
 }
 
 struct ServerError: Error, CustomStringConvertible {

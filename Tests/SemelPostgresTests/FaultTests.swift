@@ -1,160 +1,35 @@
 #if Postgres
+import ChildProcesses
 import Foundation
 import Semel
 @testable import SemelPostgres
+import SemelTesting
 import Testing
 import TestProxy
 import TestServers
 
 @Suite("The store on PostgreSQL when the server or the way to it fails", .serialized)
 struct FaultTests {
-    /// What callers were told, against what the server holds.
-    private final class Ledger: Sendable {
-        private struct State {
-            var granted: [OperationID: FencingToken] = [:]
-            var completed: [OperationID: String] = [:]
-            var failures = 0
-            var codes: Set<StoreError.Code> = []
-            var lastSuccess = ContinuousClock.now
-        }
-        private let state = Locked(State())
-
-        func grant(_ id: OperationID, _ token: FencingToken) { state.withLock { $0.granted[id] = token } }
-        func complete(_ id: OperationID, _ text: String) {
-            state.withLock { state in
-                state.completed[id] = text
-                state.lastSuccess = .now
-            }
-        }
-        func fail(_ error: StoreError) {
-            state.withLock { state in
-                state.failures += 1
-                state.codes.insert(error.code)
-            }
-        }
-        var successes: Int { state.withLock { $0.completed.count } }
-        var failures: Int { state.withLock { $0.failures } }
-        var codes: Set<StoreError.Code> { state.withLock { $0.codes } }
-        var completed: [OperationID: String] { state.withLock { $0.completed } }
-        func succeeded(after time: ContinuousClock.Instant) -> Bool { state.withLock { $0.lastSuccess > time } }
-    }
-
-    /// Claims and completes fresh keys from several tasks until told to stop; whatever is not certain is said again.
-    private func traffic(_ store: PostgresStore, _ ledger: Ledger, until isOver: Locked<Bool>, tasks: Int = 8) async throws {
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            for task in 0..<tasks {
-                group.addTask {
-                    var number = 0
-                    while !isOver.withLock({ $0 }) {
-                        number += 1
-                        // Others test at the same time.
-                        try await Task.sleep(for: .milliseconds(3))
-                        let id = key("\(task)-\(number)")
-                        let claim = request(id)
-                        let grant: Grant
-                        do {
-                            grant = try await Self.persisting(ledger) { () async throws(StoreError) in
-                                switch try await store.claim(claim) {
-                                case .granted(let grant): return grant
-                                case let other: throw StoreError(.refused, "a fresh key was answered \(other)")
-                                }
-                            }
-                        }
-                        let result = try await Self.persisting(ledger) { () async throws(StoreError) in
-                            try await store.apply(.complete(outcome(id.key.text)), to: id, token: grant.token)
-                        }
-                        guard result == .applied else { throw Unexpected(description: "\(id) was \(result)") }
-                        ledger.complete(id, id.key.text)
-                    }
-                }
-            }
-            try await group.waitForAll()
-        }
-    }
-
-    private static func persisting<Value: Sendable>(_ ledger: Ledger, _ body: () async throws(StoreError) -> Value) async throws -> Value {
-        for _ in 0..<200 {
-            do throws(StoreError) {
-                return try await body()
-            } catch {
-                ledger.fail(error)
-                guard error.isTransient else { throw error }
-                try await Task.sleep(for: .milliseconds(50))
-            }
-        }
-        throw Unexpected(description: "the server does not come back")
-    }
-
-    /// Every outcome that was acknowledged is there, and every record is one that somebody was told of.
-    private func check(_ ledger: Ledger, in store: PostgresStore) async throws {
-        for (id, text) in ledger.completed {
-            let replay = try await store.claim(request(id))
-            guard case .completed(let record) = replay, record.outcome == outcome(text), record.attempt == 1 else {
-                throw Unexpected(description: "\(id.key.text) was acknowledged, and now it is \(replay)")
-            }
-        }
-        let live = try await store.operations(OperationQuery(states: [.claimed, .verifying, .streaming, .uncertain])).operations
-        #expect(live.isEmpty, "left over: \(live.map(\.id.key.text))")
-    }
-
-    private func run(
-        _ store: PostgresStore, _ faults: @escaping @Sendable (Ledger) async throws -> Void
-    ) async throws -> Ledger {
-        let ledger = Ledger()
-        let isOver = Locked(false)
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { try await traffic(store, ledger, until: isOver) }
-            group.addTask {
-                do {
-                    try await faults(ledger)
-                    // Successes after the last fault are required.
-                    let last = ContinuousClock.now
-                    for _ in 0..<20_000 where !ledger.succeeded(after: last) { try await Task.sleep(for: .milliseconds(10)) }
-                    if !ledger.succeeded(after: last) { throw Unexpected(description: "nothing succeeds after the last fault") }
-                    try await Task.sleep(for: .milliseconds(200))
-                } catch {
-                    isOver.withLock { $0 = true }
-                    throw error
-                }
-                isOver.withLock { $0 = true }
-            }
-            try await group.waitForAll()
-        }
-        #expect(ledger.successes > 100, "too little traffic")
-        return ledger
-    }
-
     private var brief: PostgresStore.Configuration {
         PostgresStore.Configuration(
             connections: 2, transactions: 2, patience: .milliseconds(500), connectLimit: .seconds(1), answerLimit: .seconds(1))
     }
 
-    private func untilTraffic(_ ledger: Ledger, _ count: Int) async throws {
-        let before = ledger.successes
-        for _ in 0..<20_000 where ledger.successes < before + count { try await Task.sleep(for: .milliseconds(10)) }
-        if ledger.successes < before + count { throw Unexpected(description: "the traffic came to a halt at \(ledger.successes)") }
-    }
-
-    @Test("killed with -9 in mid-traffic and started again, three times: nothing acknowledged is lost, nothing runs twice (H3, H14)")
+    @Test("killed with -9 in mid-traffic and started again, twice: nothing acknowledged is lost, nothing runs twice (H3, H14)")
     func killed() async throws {
         let server = Locked(try await TestServer("start-postgres"))
-        let place = Place(server: server.withLock { $0.address }, brief)
-        let store = try await place.open()
-        let ledger = try await run(store) { ledger in
-            for _ in 0..<3 {
-                try await untilTraffic(ledger, 100)
+        let store = try await Place(server: server.withLock { $0.address }, brief).open()
+        try await FaultTrial().run(store) { load in
+            for _ in 0..<2 {
+                try await load.untilCompleted(100)
                 let victim = server.withLock { $0 }
                 victim.signal(SIGKILL)
                 try await victim.gone()
-                let failures = ledger.failures
-                for _ in 0..<20_000 where ledger.failures == failures { try await Task.sleep(for: .milliseconds(10)) }
-                #expect(ledger.failures > failures, "the kill was not noticed")
+                try await load.untilErrors()
                 let next = try await victim.restarted()
                 server.withLock { $0 = next }
             }
         }
-        #expect(ledger.codes.isSubset(of: [.unavailable, .indeterminate]), "\(ledger.codes)")
-        try await check(ledger, in: store)
         await store.close()
     }
 
@@ -162,60 +37,121 @@ struct FaultTests {
     func stopped() async throws {
         let server = try await TestServer("start-postgres")
         let store = try await Place(server: server.address, brief).open()
-        let ledger = try await run(store) { ledger in
+        try await FaultTrial().run(store) { load in
             for _ in 0..<2 {
-                try await untilTraffic(ledger, 100)
+                try await load.untilCompleted(100)
                 server.signal(SIGSTOP)
-                let failures = ledger.failures
-                for _ in 0..<20_000 where ledger.failures == failures { try await Task.sleep(for: .milliseconds(10)) }
-                server.signal(SIGCONT)
-                #expect(ledger.failures > failures, "the pause was not noticed")
+                defer { server.signal(SIGCONT) }
+                try await load.untilErrors()
             }
         }
-        try await check(ledger, in: store)
         await store.close()
     }
 
-    @Test("connections cut again and again, in the middle of answers")
+    /// A store that reaches the server of the run through a proxy.
+    private func throughProxy(connections: Int = 2, _ body: (PostgresStore, TestProxy) async throws -> Void) async throws {
+        let place = try await Place(brief)
+        await (try await place.open()).close()
+        guard let port = URLComponents(string: place.url)?.port else { throw Unexpected(description: place.url) }
+        let proxy = try TestProxy(to: port)
+        var configuration = brief
+        configuration.connections = connections
+        let store = try await PostgresStore.open(place.url(through: proxy.port), configuration: configuration)
+        try await body(store, proxy)
+        await store.close()
+        try await place.drop()
+    }
+
+    @Test("connections cut again and again, in the middle of answers (H14)")
     func cut() async throws {
-        let place = try await Place(brief)
-        await (try await place.open()).close()
-        guard let port = URLComponents(string: place.url)?.port else { throw Unexpected(description: place.url) }
-        let proxy = try TestProxy(to: port)
-        let store = try await PostgresStore.open(place.url(through: proxy.port), configuration: brief)
-        let ledger = try await run(store) { ledger in
-            for round in 0..<12 {
-                try await untilTraffic(ledger, 30)
-                if round % 2 == 0 { proxy.cut() } else { proxy.cut(afterAnswerBytes: 100 + 37 * round) }
-            }
+        try await throughProxy { store, proxy in
+            try await FaultTrial().run(store) { load in try await proxy.cut(rounds: 12) { try await load.untilCompleted(30) } }
+            #expect(proxy.cuts >= 12)
         }
-        #expect(proxy.cuts >= 12)
-        try await check(ledger, in: store)
-        await store.close()
-        try await place.drop()
     }
 
-    @Test("answers lost while what was asked happens: claims and completions are found out, not guessed (H14)")
+    @Test("answers lost while what is asked happens: claims and completions are found out, not guessed (H14)")
     func lostAnswers() async throws {
-        let place = try await Place(brief)
-        await (try await place.open()).close()
-        guard let port = URLComponents(string: place.url)?.port else { throw Unexpected(description: place.url) }
-        let proxy = try TestProxy(to: port)
-        let store = try await PostgresStore.open(place.url(through: proxy.port), configuration: brief)
-        let ledger = try await run(store) { ledger in
-            for _ in 0..<3 {
-                try await untilTraffic(ledger, 60)
-                proxy.mode = .dropAnswers
-                let dropped = proxy.droppedBytes
-                for _ in 0..<20_000 where proxy.droppedBytes == dropped { try await Task.sleep(for: .milliseconds(5)) }
-                #expect(proxy.droppedBytes > dropped, "no answer was lost")
-                proxy.cut()
-                proxy.mode = .forward
-            }
+        try await throughProxy { store, proxy in
+            try await FaultTrial().run(store) { load in try await proxy.loseAnswers(rounds: 3) { try await load.untilCompleted(60) } }
+            #expect(proxy.droppedBytes > 0)
         }
-        try await check(ledger, in: store)
-        await store.close()
-        try await place.drop()
+    }
+
+    // MARK: A full disk
+
+    /// A store on a server whose files lie on a small disk.
+    private func onSmallDisk(_ body: (PostgresStore, SmallDisk, Locked<TestServer>, Place) async throws -> Void) async throws {
+        try await SmallDisk.with(megabytes: 200) { disk in
+            let server = Locked(try await TestServer("start-postgres", on: disk.folder))
+            let place = Place(server: server.withLock { $0.address }, brief)
+            let store = try await place.open()
+            try await body(store, disk, server, place)
+            await store.close()
+        }
+    }
+
+    private let underFullDisk = FaultTrial(bodyBytes: 8000, expectedErrors: [.full, .unavailable, .indeterminate])
+
+    @Test("a disk on which no table can grow: what does not fit is refused as full, nothing acknowledged is lost, and with space it goes on (H17)")
+    func full() async throws {
+        try await onSmallDisk { store, disk, _, _ in
+            let load = try await underFullDisk.run(store) { load in
+                try await load.untilCompleted(50)
+                try disk.fill(leaving: 2 << 20)
+                try await load.untilErrors(50, .full)
+                try await load.replay()
+                try disk.free()
+            }
+            #expect(load.message(.full)?.contains("free some space") == true)
+        }
+    }
+
+    @Test("a disk on which the log cannot grow stops the server: unavailable, and with space and a start it goes on (H17)")
+    func fullLog() async throws {
+        try await onSmallDisk { store, disk, server, place in
+            let load = try await underFullDisk.run(store) { load in
+                try await load.untilCompleted(50)
+                try disk.fill()
+                // Each of these asks for a new file of the log; the last one there is no space for.
+                var stops = 0
+                while load.errors[.unavailable, default: 0] + load.errors[.indeterminate, default: 0] == 0, stops < 100 {
+                    stops += 1
+                    do { try await place.run("SELECT pg_switch_wal()") } catch { break }
+                }
+                try await load.untilErrors(10)
+                try disk.free()
+                // It may have given up trying to recover by itself.
+                let completed = load.completed
+                while load.completed < completed + 20 {
+                    let current = server.withLock { $0 }
+                    if current.isGone {
+                        let next = try await current.restarted()
+                        server.withLock { $0 = next }
+                    }
+                    try await Task.sleep(for: .milliseconds(50))
+                }
+            }
+            #expect(load.errors[.unavailable, default: 0] + load.errors[.indeterminate, default: 0] > 0, "the server did not stop")
+        }
+    }
+
+    // MARK: Single calls
+
+    @Test("claims that are committed when the connection is lost before their answer are in doubt, not said to be undone (H14)")
+    func lostAfterCommit() async throws {
+        try await throughProxy(connections: 1) { store, proxy in
+            _ = try await store.granted(request(key("warm")))
+            // So many take long, and long ones are given an epoch drawn after their commit.
+            let claims = (0..<600).map { request(key("\($0)")) }
+            proxy.mode = .refuse
+            proxy.cut(whenSaid: "semel_restamp", isHeard: false)
+            let error = await #expect(throws: StoreError.self) { try await store.claim(claims) }
+            #expect(error?.code == .indeterminate)
+            #expect(proxy.cuts == 1)
+            proxy.mode = .forward
+            for case .granted(let grant) in try await store.claim(claims) { #expect(grant.kind == .again) }
+        }
     }
 
     @Test("what a lost connection still had under way is ended before the same is said again, and never comes to effect late", .timeLimit(.minutes(5)))

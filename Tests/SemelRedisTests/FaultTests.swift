@@ -1,6 +1,8 @@
+import ChildProcesses
 import Foundation
 import Semel
 @testable import SemelRedis
+import SemelTesting
 import TestProxy
 import Testing
 
@@ -99,59 +101,134 @@ struct FaultTests {
         #expect(await store.health().isReady)
     }
 
-    @Test("a server killed under load and started again keeps all that it acknowledged, with appendfsync always")
+    // MARK: Under load
+
+    @Test("killed with -9 under load and started again, three times: nothing acknowledged is lost, nothing runs twice, with appendfsync always (H3, H14)")
     func killed() async throws {
         let server = try await RedisServer(["--appendfsync", "always"])
         let store = try await RedisStore(url: server.url, configuration: quick)
         #expect(store.capabilities.durability == .durable)
-        let ledger = Locked((acknowledged: [OperationID](), indeterminate: 0, unavailable: 0, stop: false))
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            for worker in 0..<16 {
-                group.addTask {
-                    var number = 0
-                    while !ledger.withLock({ $0.stop }) {
-                        number += 1
-                        let claim = request(key("\(worker)-\(number)"), UInt64(worker + 1))
-                        do throws(StoreError) {
-                            guard case .granted(let grant) = try await store.claim(claim) else { continue }
-                            if try await store.apply(.complete(outcome(claim.id.key.text)), to: claim.id, token: grant.token) == .applied {
-                                ledger.withLock { $0.acknowledged.append(claim.id) }
-                            }
-                        } catch {
-                            ledger.withLock { error.code == .indeterminate ? ($0.indeterminate += 1) : ($0.unavailable += 1) }
-                            try? await Task.sleep(for: .milliseconds(5))
-                        }
-                    }
-                }
+        let load = try await FaultTrial(callers: 16).run(store) { load in
+            for _ in 0..<3 {
+                try await load.untilCompleted(100)
+                // Standing still first, it surely owes answers when it dies.
+                server.signal(SIGSTOP)
+                try await Task.sleep(for: .milliseconds(200))
+                try await server.killNow()
+                try await load.untilErrors()
+                try await server.restart()
             }
-            group.addTask {
-                for _ in 0..<3 {
-                    let before = ledger.withLock { $0.acknowledged.count }
-                    try await eventually("traffic") { ledger.withLock { $0.acknowledged.count } > before + 100 }
-                    // Standing still first, it surely owes answers when it dies.
-                    server.signal(SIGSTOP)
-                    try await Task.sleep(for: .milliseconds(200))
-                    try await server.killNow()
-                    try await Task.sleep(for: .milliseconds(100))
-                    try await server.restart()
-                }
-                let before = ledger.withLock { $0.acknowledged.count }
-                try await eventually("traffic after the last kill") { ledger.withLock { $0.acknowledged.count } > before + 100 }
-                ledger.withLock { $0.stop = true }
-            }
-            try await group.waitForAll()
         }
-        let (acknowledged, indeterminate, _, _) = ledger.withLock { $0 }
-        #expect(acknowledged.count > 400)
-        #expect(indeterminate > 0, "the kills met commands under way")
-        for id in acknowledged {
-            let record = try await store.record(of: id)
-            #expect(
-                record?.outcome == outcome(id.key.text), "\(id.key.text) was acknowledged and is \(record.map { "\($0.state)" } ?? "gone")")
+        #expect(load.errors[.indeterminate, default: 0] > 0, "the kills met commands under way")
+    }
+
+    @Test("stopped with SIGSTOP past the patience under load, and continued (H5)")
+    func stopped() async throws {
+        let server = try await RedisServer(["--appendfsync", "always"])
+        let store = try await RedisStore(url: server.url, configuration: quick)
+        try await FaultTrial().run(store) { load in
+            for _ in 0..<2 {
+                try await load.untilCompleted(100)
+                server.signal(SIGSTOP)
+                defer { server.signal(SIGCONT) }
+                try await load.untilErrors()
+            }
         }
     }
 
-    @Test("a server that stands still makes calls indeterminate, and goes on where it was (SIGSTOP)")
+    /// A store that reaches the server of the run through a proxy.
+    private func throughProxy(_ body: (RedisStore, TestProxy) async throws -> Void) async throws {
+        var location = try await SharedRedis.location()
+        let proxy = try TestProxy(to: location.endpoints[0].port)
+        location.endpoints = [.init(host: "127.0.0.1", port: proxy.port)]
+        try await body(try await RedisStore(location, configuration: quick), proxy)
+    }
+
+    @Test("connections cut again and again under load, in the middle of answers (H14)")
+    func cut() async throws {
+        try await throughProxy { store, proxy in
+            try await FaultTrial().run(store) { load in try await proxy.cut(rounds: 12) { try await load.untilCompleted(30) } }
+            #expect(proxy.cuts >= 12)
+        }
+    }
+
+    @Test("answers lost under load while what is asked happens: claims and completions are found out, not guessed (H14)")
+    func lostAnswers() async throws {
+        try await throughProxy { store, proxy in
+            try await FaultTrial().run(store) { load in try await proxy.loseAnswers(rounds: 3) { try await load.untilCompleted(60) } }
+            #expect(proxy.droppedBytes > 0)
+        }
+    }
+
+    // MARK: A full disk
+
+    private let underFullDisk = FaultTrial(bodyBytes: 8000, expectedErrors: [.full, .unavailable, .indeterminate])
+
+    @Test("a full disk with appendfsync always ends the server: unavailable, nothing acknowledged is lost, and with space and a start it goes on (H17)")
+    func full() async throws {
+        try await SmallDisk.with(megabytes: 64) { disk in
+            let server = try await RedisServer(["--appendfsync", "always"], on: disk.folder)
+            let store = try await RedisStore(url: server.url, configuration: quick)
+            #expect(store.capabilities.durability == .durable)
+            try await FaultTrial(bodyBytes: 8000).run(store) { load in
+                try await load.untilCompleted(50)
+                let processes = server.processes
+                try disk.fill(leaving: 1 << 20)
+                try await RedisServer.gone(processes)
+                try await load.untilErrors(20)
+                try disk.free()
+                try await server.restart()
+            }
+        }
+    }
+
+    @Test("a full disk with appendfsync everysec: claims are refused as full and the store is not ready, and with space it goes on by itself (H17)")
+    func fullEverySecond() async throws {
+        try await SmallDisk.with(megabytes: 64) { disk in
+            let server = try await RedisServer(on: disk.folder)
+            let store = try await RedisStore(url: server.url, configuration: quick)
+            let load = try await underFullDisk.run(store) { load in
+                try await load.untilCompleted(50)
+                try disk.fill(leaving: 1 << 20)
+                try await load.untilErrors(50, .full)
+                try await load.replay()
+                let health = await store.health()
+                #expect(!health.isReady)
+                #expect(health.detail.contains("free space"))
+                try disk.free()
+            }
+            #expect(load.refused > 0)
+            #expect(load.message(.full)?.contains("free space") == true)
+            #expect(await store.health().isReady)
+        }
+    }
+
+    @Test("a server without memory refuses claims as full, and with memory it goes on by itself (H12)")
+    func withoutMemory() async throws {
+        let server = try await RedisServer(["--appendfsync", "always"])
+        let store = try await RedisStore(url: server.url, configuration: quick)
+        let load = try await underFullDisk.run(store) { load in
+            try await load.untilCompleted(50)
+            try await server.command("CONFIG", "SET", "maxmemory", "1")
+            try await load.untilErrors(50, .full)
+            try await load.replay()
+            try await server.command("CONFIG", "SET", "maxmemory", "0")
+        }
+        #expect(load.refused > 0)
+        #expect(load.message(.full)?.contains("raise maxmemory") == true)
+    }
+
+    @Test("what a script's command was refused with is understood as Redis 6 wraps it too")
+    func wrappedRefusal() {
+        let wrapped = "ERR Error running script (call to f_1b): @user_script:1: @user_script: 1: -"
+        #expect(StoreError.refusal(wrapped + "MISCONF Errors writing to the AOF file: No space left on device", by: "here").code == .full)
+        #expect(StoreError.refusal(wrapped + "READONLY You can't write against a read only replica.", by: "here").code == .readOnly)
+        #expect(StoreError.refusal("ERR Error running script (call to f_1b): @user_script:1: no such thing", by: "here").code == .refused)
+    }
+
+    // MARK: Single calls
+
+    @Test("a server that stands still makes calls indeterminate, and goes on where it was (SIGSTOP, H5)")
     func paused() async throws {
         let server = try await RedisServer()
         let store = try await RedisStore(url: server.url, configuration: quick)

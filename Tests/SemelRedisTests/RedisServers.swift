@@ -12,8 +12,9 @@ final class RedisServer: Sendable {
     /// - Parameters:
     ///   - cluster: three nodes on `port` and the two after it.
     ///   - arguments: further ones of a single server.
-    init(cluster: Bool = false, _ arguments: [String] = []) async throws {
-        directory = FileManager.default.temporaryDirectory.appendingPathComponent("semel-redis-\(UUID().uuidString.prefix(8))")
+    ///   - disk: where its files go.
+    init(cluster: Bool = false, _ arguments: [String] = [], on disk: URL = FileManager.default.temporaryDirectory) async throws {
+        directory = disk.appendingPathComponent("semel-redis-\(UUID().uuidString.prefix(8))")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
         self.arguments = arguments
         let line = try await Self.script(cluster ? "start-redis-cluster" : "start-redis", ["0", directory.path] + arguments)
@@ -40,10 +41,15 @@ final class RedisServer: Sendable {
 
     /// Kills it, and waits until it is gone.
     func killNow() async throws {
-        let gone = processes
+        let victims = processes
         signal(SIGKILL)
-        for _ in 0..<2000 {
-            if gone.allSatisfy({ kill($0, 0) != 0 }) { return }
+        try await Self.gone(victims)
+    }
+
+    /// Waits until these have ended.
+    static func gone(_ processes: [pid_t]) async throws {
+        for _ in 0..<12_000 {
+            if processes.allSatisfy({ kill($0, 0) != 0 }) { return }
             try await Task.sleep(for: .milliseconds(5))
         }
         throw ServerFailure(description: "the server does not die")
@@ -64,10 +70,8 @@ final class RedisServer: Sendable {
 
     // MARK: Scripts
 
-    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-
     static func script(_ name: String, _ arguments: [String]) async throws -> String {
-        try await run(root.appendingPathComponent("scripts/servers/\(name)").path, arguments)
+        try await run(Repository.file("scripts/servers/\(name)").path, arguments)
     }
 
     @discardableResult

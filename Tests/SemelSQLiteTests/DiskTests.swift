@@ -1,3 +1,4 @@
+import ChildProcesses
 import FaultyDisk
 import Foundation
 import Semel
@@ -7,106 +8,70 @@ import Testing
 
 @Suite("The embedded store on a disk in trouble", .serialized)
 struct DiskTests {
-    /// A small file system of its own. Mounting takes root; without it this test cannot say anything and fails.
-    private final class SmallDisk {
-        let folder = TemporaryFolder()
-
-        init(megabytes: Int) throws {
-            guard try Self.run("mount", ["-t", "tmpfs", "-o", "size=\(megabytes)m", "tmpfs", folder.path]) == 0 else {
-                throw Unmountable(description: "a small tmpfs could not be mounted; run the tests as root, in a container that may mount")
-            }
-        }
-
-        deinit { _ = try? Self.run("umount", ["-l", folder.path]) }
-
-        struct Unmountable: Error, CustomStringConvertible { let description: String }
-
-        private static func run(_ name: String, _ arguments: [String]) throws -> Int32 {
-            let process = Process()
-            process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-            process.arguments = [name] + arguments
-            try process.run()
-            process.waitUntilExit()
-            return process.terminationStatus
-        }
-
-        /// Writes until nothing more fits.
-        func fill() throws -> String {
-            let path = folder.path + "/filler"
-            // Closed to children: a server that is just being started would keep its blocks after it is removed.
-            let file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
-            defer { close(file) }
-            let block = [UInt8](repeating: 1, count: 4096)
-            while block.withUnsafeBytes({ write(file, $0.baseAddress, $0.count) }) > 0 {}
-            return path
-        }
-    }
-
-    /// Leaves so many bytes free.
-    private func fill(_ disk: SmallDisk, leaving bytes: Int) throws -> String {
-        let path = try disk.fill()
-        let status = try FileManager.default.attributesOfItem(atPath: path)
-        try #require(truncate(path, (status[.size] as? Int ?? 0) - bytes) == 0)
-        return path
+    private func onSmallDisk(_ body: (SmallDisk, TemporaryFolder) async throws -> Void) async throws {
+        try await SmallDisk.with(megabytes: 24) { disk in try await body(disk, TemporaryFolder(in: disk.folder.path)) }
     }
 
     @Test("a disk that becomes full in a commit gives up the reserve, and the outcome is recorded (H17)")
     func fullAtCommit() async throws {
-        let disk = try SmallDisk(megabytes: 24)
-        // The first commit is the claim's, the second fails, the third is the second's again.
-        let third = Locked(0)
-        var environment = Environment.live
-        environment.failpoints = Failpoints([.beforeCommit: (3, .call { _ in third.withLock { $0 += 1 } })])
-        let store = try await SQLiteStore(path: disk.folder.database, configuration: .init(reserve: 8 << 20), environment: environment)
-        let running = try await store.granted(request(key("running")))
-        // Enough to go on, and too little for what comes: only the commit can find out.
-        _ = try fill(disk, leaving: 3 << 20)
+        try await onSmallDisk { disk, folder in
+            // The first commit is the claim's, the second fails, the third is the second's again.
+            let third = Locked(0)
+            var environment = Environment.live
+            environment.failpoints = Failpoints([.beforeCommit: (3, .call { _ in third.withLock { $0 += 1 } })])
+            let store = try await SQLiteStore(path: folder.database, configuration: .init(reserve: 8 << 20), environment: environment)
+            let running = try await store.granted(request(key("running")))
+            // Enough to go on, and too little for what comes: only the commit can find out.
+            try disk.fill(leaving: 3 << 20)
 
-        let large = Outcome(body: .kept(Array(repeating: 7, count: 5 << 20)))
-        #expect(try await store.apply(.complete(large), to: key("running"), token: running.token) == .applied)
-        #expect(third.withLock { $0 } == 1, "the fault did not come at the commit")
-        #expect(!disk.folder.names.contains("store.db-reserve"))
-        #expect(try await store.record(of: key("running"))?.outcome == large)
-        await #expect { try await store.claim(request(key("new"))) } throws: { ($0 as? StoreError)?.code == .full }
-        await store.close()
-        let again = try await SQLiteStore(path: disk.folder.database, configuration: .init(reserve: 0))
-        #expect(try await again.record(of: key("running"))?.outcome == large)
-        await again.close()
+            let large = Outcome(body: .kept(Array(repeating: 7, count: 5 << 20)))
+            #expect(try await store.apply(.complete(large), to: key("running"), token: running.token) == .applied)
+            #expect(third.withLock { $0 } == 1, "the fault did not come at the commit")
+            #expect(!folder.names.contains("store.db-reserve"))
+            #expect(try await store.record(of: key("running"))?.outcome == large)
+            await #expect { try await store.claim(request(key("new"))) } throws: { ($0 as? StoreError)?.code == .full }
+            await store.close()
+            let again = try await SQLiteStore(path: folder.database, configuration: .init(reserve: 0))
+            #expect(try await again.record(of: key("running"))?.outcome == large)
+            await again.close()
+        }
     }
 
     @Test("after a commit that met a full disk, the epochs set apart are written with the next one; and without a reserve claims go on when there is space")
     func epochsAfterFull() async throws {
-        let disk = try SmallDisk(megabytes: 24)
-        let store = try await SQLiteStore(
-            path: disk.folder.database, configuration: .init(reserve: 0, migrations: ["CREATE TABLE blob (value BLOB)"]),
-            clock: ManualStoreClock())
-        let filler = try fill(disk, leaving: 1 << 20)
-        await #expect { try await store.perform(request(key("large"))) { transaction, _ in
-            try transaction.execute("INSERT INTO blob VALUES (zeroblob(4000000))")
-            return .commit(outcome(""))
-        } } throws: { ($0 as? StoreError)?.code == .full }
-        try FileManager.default.removeItem(atPath: filler)
+        try await onSmallDisk { disk, folder in
+            let store = try await SQLiteStore(
+                path: folder.database, configuration: .init(reserve: 0, migrations: ["CREATE TABLE blob (value BLOB)"]),
+                clock: ManualStoreClock())
+            try disk.fill(leaving: 1 << 20)
+            await #expect { try await store.perform(request(key("large"))) { transaction, _ in
+                try transaction.execute("INSERT INTO blob VALUES (zeroblob(4000000))")
+                return .commit(outcome(""))
+            } } throws: { ($0 as? StoreError)?.code == .full }
+            try disk.free()
 
-        let grant = try await store.granted(request(key("new")))
-        let stored = try await store.read { try $0.query("SELECT epoch FROM semel_state")[0][0].integer }
-        #expect(UInt64(bitPattern: stored ?? 0) >= grant.token.epoch.rawValue)
-        await store.close()
+            let grant = try await store.granted(request(key("new")))
+            let stored = try await store.read { try $0.query("SELECT epoch FROM semel_state")[0][0].integer }
+            #expect(UInt64(bitPattern: stored ?? 0) >= grant.token.epoch.rawValue)
+            await store.close()
+        }
     }
 
     @Test("a sync that fails while the log is emptied to make room stops the store (H16)")
     func failedMakingRoom() async throws {
         _ = faulty_disk_register()
-        let disk = try SmallDisk(megabytes: 24)
-        var configuration = SQLiteStore.Configuration(reserve: 8 << 20)
-        configuration.fileSystem = "faulty-disk"
-        let store = try await SQLiteStore(path: disk.folder.database, configuration: configuration)
-        try await store.finish(key("before"))
-        _ = try fill(disk, leaving: 1 << 20)
-        faulty_disk_arm(disk.folder.database, CInt(faulty_disk_sync_of_database))
-        await #expect { try await store.record(of: key("before")) } throws: { ($0 as? StoreError)?.code == .stopped }
-        #expect(faulty_disk_failures() > 0)
-        faulty_disk_arm("", 0)
-        await store.close()
+        try await onSmallDisk { disk, folder in
+            var configuration = SQLiteStore.Configuration(reserve: 8 << 20)
+            configuration.fileSystem = "faulty-disk"
+            let store = try await SQLiteStore(path: folder.database, configuration: configuration)
+            try await store.finish(key("before"))
+            try disk.fill(leaving: 1 << 20)
+            faulty_disk_arm(folder.database, CInt(faulty_disk_sync_of_database))
+            await #expect { try await store.record(of: key("before")) } throws: { ($0 as? StoreError)?.code == .stopped }
+            #expect(faulty_disk_failures() > 0)
+            faulty_disk_arm("", 0)
+            await store.close()
+        }
     }
 
     @Test("a commit that fails while tidying up stops the store (H16)")
@@ -133,44 +98,45 @@ struct DiskTests {
 
     @Test("a full disk refuses new claims, records what runs from the reserve, and recovers by itself (H17)")
     func full() async throws {
-        let disk = try SmallDisk(megabytes: 24)
-        let store = try await SQLiteStore(path: disk.folder.database, configuration: .init(reserve: 4 << 20))
-        try await store.finish(key("before"))
-        var running: [(OperationID, Grant)] = []
-        for number in 0..<50 {
-            let id = key("running-\(number)")
-            running.append((id, try await store.granted(request(id))))
+        try await onSmallDisk { disk, folder in
+            let store = try await SQLiteStore(path: folder.database, configuration: .init(reserve: 4 << 20))
+            try await store.finish(key("before"))
+            var running: [(OperationID, Grant)] = []
+            for number in 0..<50 {
+                let id = key("running-\(number)")
+                running.append((id, try await store.granted(request(id))))
+            }
+            #expect(await store.health().isReady)
+            try disk.fill()
+
+            await #expect { try await store.claim(request(key("new"))) } throws: { error in
+                (error as? StoreError)?.code == .full && (error as? StoreError)?.message.contains("free some space") == true
+            }
+            #expect(await store.health().isReady == false)
+            // What is known is still answered.
+            guard case .completed = try await store.claim(request(key("before"), 2)) else { return _ = Issue.record("not replayed") }
+            await #expect { try await store.perform(request(key("atomic"))) { _, _ in .commit(outcome("")) } } throws: { ($0 as? StoreError)?.code == .full }
+
+            // A megabyte of outcomes, a suspension and a release: all recorded, on a disk where nothing fits any more.
+            for (id, grant) in running.dropFirst(2) {
+                #expect(try await store.apply(.complete(Self.large), to: id, token: grant.token) == .applied)
+            }
+            #expect(try await store.apply(.suspend(reason: "lost"), to: running[0].0, token: running[0].1.token) == .applied)
+            #expect(try await store.apply(.release, to: running[1].0, token: running[1].1.token) == .applied)
+            #expect(!folder.names.contains("store.db-reserve"), "the disk was not full enough to need the reserve")
+
+            // A restart changes nothing about it.
+            await store.close()
+            let second = try await SQLiteStore(path: folder.database, configuration: .init(reserve: 4 << 20))
+            await #expect { try await second.claim(request(key("new"))) } throws: { ($0 as? StoreError)?.code == .full }
+            for (id, _) in running.dropFirst(2) { #expect(try await second.record(of: id)?.outcome == Self.large) }
+
+            try disk.free()
+            _ = try await second.granted(request(key("new")))
+            #expect(await second.health().isReady)
+            #expect(folder.names.contains("store.db-reserve"))
+            await second.close()
         }
-        #expect(await store.health().isReady)
-        let filler = try disk.fill()
-
-        await #expect { try await store.claim(request(key("new"))) } throws: { error in
-            (error as? StoreError)?.code == .full && (error as? StoreError)?.message.contains("free some space") == true
-        }
-        #expect(await store.health().isReady == false)
-        // What is known is still answered.
-        guard case .completed = try await store.claim(request(key("before"), 2)) else { return _ = Issue.record("not replayed") }
-        await #expect { try await store.perform(request(key("atomic"))) { _, _ in .commit(outcome("")) } } throws: { ($0 as? StoreError)?.code == .full }
-
-        // A megabyte of outcomes, a suspension and a release: all recorded, on a disk where nothing fits any more.
-        for (id, grant) in running.dropFirst(2) {
-            #expect(try await store.apply(.complete(Self.large), to: id, token: grant.token) == .applied)
-        }
-        #expect(try await store.apply(.suspend(reason: "lost"), to: running[0].0, token: running[0].1.token) == .applied)
-        #expect(try await store.apply(.release, to: running[1].0, token: running[1].1.token) == .applied)
-        #expect(!disk.folder.names.contains("store.db-reserve"), "the disk was not full enough to need the reserve")
-
-        // A restart changes nothing about it.
-        await store.close()
-        let second = try await SQLiteStore(path: disk.folder.database, configuration: .init(reserve: 4 << 20))
-        await #expect { try await second.claim(request(key("new"))) } throws: { ($0 as? StoreError)?.code == .full }
-        for (id, _) in running.dropFirst(2) { #expect(try await second.record(of: id)?.outcome == Self.large) }
-
-        try FileManager.default.removeItem(atPath: filler)
-        _ = try await second.granted(request(key("new")))
-        #expect(await second.health().isReady)
-        #expect(disk.folder.names.contains("store.db-reserve"))
-        await second.close()
     }
 
     private func faulty(_ folder: TemporaryFolder) async throws -> SQLiteStore {

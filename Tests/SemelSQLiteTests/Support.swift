@@ -6,8 +6,8 @@ import SemelSQLite
 final class TemporaryFolder: Sendable {
     let path: String
 
-    init() {
-        path = FileManager.default.temporaryDirectory.path + "/semel-sqlite-" + UUID().uuidString
+    init(in place: String = FileManager.default.temporaryDirectory.path) {
+        path = place + "/semel-sqlite-" + UUID().uuidString
         // A test without its folder cannot say anything.
         try! FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }

@@ -185,9 +185,10 @@ final class Batch {
         inFlight = sent.compactMap { groups[$0].items.first }
         var replies = try Self.rows(connection.run(commands, within: session.answerLimit))[...]
         inFlight = []
+        var inserted: Rows?
         if !inserts.isEmpty {
             replies.removeFirst()
-            try answerInserts(inserts, replies.removeFirst(), map, connection)
+            inserted = replies.removeFirst()
         }
         // A key is in one segment, so at most one of the rest was applied to it.
         let applied = Set(replies.flatMap(\.references))
@@ -199,6 +200,8 @@ final class Batch {
             }
         }
         shared.signals.changed(changed)
+        // Last, for it may have more to ask, and all of this is committed: what failed then would hide it.
+        if let inserted { try answerInserts(inserts, inserted, map, connection) }
     }
 
     /// The claims of keys that are hoped, or were seen, to be absent.
@@ -240,7 +243,11 @@ final class Batch {
         let claims = indices.compactMap { index -> (index: Int, request: ClaimRequest)? in
             if case .claim(let request)? = groups[index].items.first?.work { (index, request) } else { nil }
         }
-        if !slow.isEmpty { try restamp(slow, claims.map(\.request), map, &granted, connection) }
+        if !slow.isEmpty {
+            // They are committed, and not answered yet.
+            for (index, _) in claims where granted[groups[index].reference] != nil { groups[index].items.first?.isInDoubt = true }
+            try restamp(slow, claims.map(\.request), map, &granted, connection)
+        }
         var changed: [OperationReference] = []
         for (index, request) in claims {
             guard let (epoch, due) = granted[groups[index].reference] else {

@@ -8,7 +8,11 @@ extension StoreError.Code {
 extension StoreError {
     /// What the server's own error reply means for a command that it refused.
     static func refusal(_ text: String, by server: String) -> StoreError {
-        let word = text.prefix { $0 != " " }
+        var word = text.prefix { $0 != " " }
+        // Before version 7, what a script's command was refused with is wrapped: "ERR Error running script (…): …: -MISCONF …".
+        if text.hasPrefix("ERR Error running script"), let inner = text.firstRange(of: ": -") {
+            word = text[inner.upperBound...].prefix { $0 != " " }
+        }
         return switch word {
         case "NOAUTH", "WRONGPASS":
             StoreError(

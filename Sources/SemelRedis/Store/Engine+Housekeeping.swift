@@ -120,6 +120,10 @@ extension Engine {
         do throws(StoreError) {
             let replies = try await client.send((0..<KeySpace.bucketCount).map { (RedisCommand("ZCARD", [keys.index($0)]), keys.slot($0)) })
             for case .error(let text) in replies { throw .refusal(text, by: "\(client.location)") }
+            // A server that cannot write its log refuses this as it refuses writes, while it answers all that only reads.
+            for node in try await client.masters() {
+                if case .success(.error(let text)) = try await node.send(RedisCommand("PING")) { throw .refusal(text, by: "\(node.endpoint)") }
+            }
             return StoreHealth(
                 isReady: true, detail: "Redis at \(client.location)", liveRecords: replies.reduce(0) { $0 + Int($1.integer ?? 0) })
         } catch {

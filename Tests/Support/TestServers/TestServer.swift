@@ -9,15 +9,16 @@ public final class TestServer: Sendable {
     /// The server's process.
     public let process: pid_t
     public let folder: URL
-    private let arguments: [String]
     private let script: String
+    private let environment: [String: String]
 
     /// Starts a server of its own, for tests that do it harm.
     /// - Parameters:
     ///   - script: its name in `scripts/servers`, such as `start-postgres`.
     ///   - environment: what the script reads.
-    public convenience init(_ script: String, environment: [String: String] = [:]) async throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("semel-\(script)-\(UUID().uuidString.prefix(8))")
+    ///   - disk: where its files go; by default to the temporary directory.
+    public convenience init(_ script: String, environment: [String: String] = [:], on disk: URL = FileManager.default.temporaryDirectory) async throws {
+        let folder = disk.appendingPathComponent("semel-\(script)-\(UUID().uuidString.prefix(8))")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         // The server may be another user's.
         try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: folder.path)
@@ -25,7 +26,7 @@ public final class TestServer: Sendable {
     }
 
     private init(_ script: String, port: Int, folder: URL, environment: [String: String]) async throws {
-        let program = Self.scripts.appendingPathComponent(script)
+        let program = Repository.file("scripts/servers/\(script)")
         let child = try ChildProcess(program: program, [String(port), folder.path], environment: environment, in: folder)
         guard let line = await child.firstLine(beginning: "ready") else {
             throw ChildError("\(script) did not start a server: \(child.errorOutput)")
@@ -38,7 +39,7 @@ public final class TestServer: Sendable {
         self.process = process
         self.folder = folder
         self.script = script
-        arguments = [String(port)]
+        self.environment = environment
         Self.running.withLock { $0[folder.path] = process }
     }
 
@@ -46,15 +47,17 @@ public final class TestServer: Sendable {
 
     public var port: Int { URLComponents(string: address.contains("://") ? address : "server://" + address)?.port ?? 0 }
 
+    public var isGone: Bool { kill(process, 0) != 0 }
+
     /// Starts it again on its port and its files, after it was killed.
     public func restarted() async throws -> TestServer {
         // What the old one left may be in use for a moment more.
         for _ in 0..<10 {
             do {
-                return try await TestServer(script, port: port, folder: folder, environment: [:])
+                return try await TestServer(script, port: port, folder: folder, environment: environment)
             } catch { try await Task.sleep(for: .milliseconds(300)) }
         }
-        return try await TestServer(script, port: port, folder: folder, environment: [:])
+        return try await TestServer(script, port: port, folder: folder, environment: environment)
     }
 
     /// Sends a signal to the server and to the processes it has started for its connections.
@@ -66,7 +69,7 @@ public final class TestServer: Sendable {
     /// Waits until the process is gone.
     public func gone(within time: Duration = .seconds(120)) async throws {
         let deadline = ContinuousClock.now + time
-        while kill(process, 0) == 0 {
+        while !isGone {
             guard ContinuousClock.now < deadline else { throw ChildError("process \(process) of \(script) does not end") }
             try await Task.sleep(for: .milliseconds(10))
         }
@@ -125,7 +128,4 @@ public final class TestServer: Sendable {
             } catch { usleep(50_000) }
         }
     }
-
-    private static let scripts = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("scripts/servers")
 }
