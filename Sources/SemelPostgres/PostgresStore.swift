@@ -23,7 +23,12 @@ public final class PostgresStore: TransactionalStore {
     private let callers: [Lane]
     /// For everything else, so that it holds up no claim.
     private let aside: Lane
+    /// For the question whether the store can be used: it must not stand in a queue behind a long listing.
+    private let watch: Lane
+    /// For housekeeping, which may take long.
+    private let keeper: Lane
     private let number = Locked(0)
+    private let purging: Task<Void, Never>?
 
     public let capabilities: StoreCapabilities
 
@@ -39,6 +44,9 @@ public final class PostgresStore: TransactionalStore {
         /// How long a segment takes keys before it is sealed. A segment leaves when its last key is outlived, so a key may
         /// stay by so much longer.
         public var segmentAge: Duration
+        /// How often the store removes what has outlived its retentions, of all processes one at a time; `nil` leaves it to
+        /// ``PostgresStore/purge(limit:)``.
+        public var purgesEvery: Duration?
         /// How long a call waits for a server that cannot be reached.
         public var patience: Duration
         /// How long connecting may take.
@@ -50,13 +58,14 @@ public final class PostgresStore: TransactionalStore {
 
         public init(
             schema: String = "semel", connections: Int = 4, transactions: Int = 8, segmentKeys: Int = 1_000_000,
-            segmentAge: Duration = .seconds(86_400), patience: Duration = .seconds(5), connectLimit: Duration = .seconds(5), answerLimit: Duration = .seconds(10), metrics: StoreMetrics? = nil
+            segmentAge: Duration = .seconds(86_400), purgesEvery: Duration? = .seconds(60), patience: Duration = .seconds(5), connectLimit: Duration = .seconds(5), answerLimit: Duration = .seconds(10), metrics: StoreMetrics? = nil
         ) {
             self.schema = schema
             self.connections = max(1, connections)
             self.transactions = max(1, transactions)
             self.segmentKeys = max(1, segmentKeys)
             self.segmentAge = segmentAge
+            self.purgesEvery = purgesEvery
             self.patience = patience
             self.connectLimit = connectLimit
             self.answerLimit = answerLimit
@@ -104,23 +113,46 @@ public final class PostgresStore: TransactionalStore {
         lanes = (0..<shared.configuration.connections).map { Lane(shared, for: .records, name: "semel-pg-\($0)") }
         callers = (0..<shared.configuration.transactions).map { Lane(shared, for: .callers, name: "semel-pg-own-\($0)") }
         aside = Lane(shared, for: .records, name: "semel-pg-aside")
+        watch = Lane(shared, for: .records, name: "semel-pg-watch")
+        let keeper = Lane(shared, for: .records, name: "semel-pg-keep")
+        self.keeper = keeper
+        purging = shared.configuration.purgesEvery.map { Self.startPurging(keeper, every: $0, shared.environment) }
         shared.signals.start(shared)
         shared.segments.loadFilters(shared)
     }
 
     deinit {
+        purging?.cancel()
         shared.signals.close()
         shared.segments.close()
     }
 
     /// Does what was submitted, and closes the connections. Later calls fail with `stopped`.
     public func close() async {
+        purging?.cancel()
         shared.signals.close()
         shared.segments.close()
-        for lane in lanes + callers + [aside] { lane.beginClosing() }
-        for lane in lanes + callers + [aside] { await lane.close() }
+        let all = lanes + callers + [aside, watch, keeper]
+        for lane in all { lane.beginClosing() }
+        for lane in all { await lane.close() }
         // The threads of their own end as soon as what they have just asked is answered.
         while shared.signals.isRunning || shared.segments.isLoading { try? await Task.sleep(for: .milliseconds(5)) }
+    }
+
+    private static func startPurging(_ lane: Lane, every pause: Duration, _ environment: Environment) -> Task<Void, Never> {
+        environment.detach {
+            while !Task.isCancelled {
+                do {
+                    try await environment.clock.sleep(for: pause)
+                    // In portions, until nothing is left to do or another process does it.
+                    while !Task.isCancelled, try await lane.submit({ try $0.purgeAlone(limit: 10_000) }) {}
+                } catch let error as StoreError where error.code != .stopped {
+                    // Housekeeping may come at any later time.
+                } catch {
+                    return
+                }
+            }
+        }
     }
 
     // MARK: Before opening
@@ -351,7 +383,7 @@ public final class PostgresStore: TransactionalStore {
 
     @discardableResult
     public func purge(limit: Int) async throws(StoreError) -> PurgeReport {
-        try await aside.submit { try $0.purge(limit: limit) }
+        try await keeper.submit { try $0.purge(limit: limit) }
     }
 
     /// Call this after restoring a backup, or after a failover that may have lost what was acknowledged: later epochs are then
@@ -364,7 +396,7 @@ public final class PostgresStore: TransactionalStore {
     public func health() async -> StoreHealth {
         do throws(StoreError) {
             let place = shared.target.place
-            return try await aside.submit { session in
+            return try await watch.submit { session in
                 let rows = try session.run([
                     .text("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on', current_setting('server_version')"),
                     .text("SELECT count(*) FROM \(session.shared.target.quotedSchema).record WHERE \(Statements.isLive)"),

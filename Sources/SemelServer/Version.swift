@@ -32,7 +32,13 @@ package enum Version {
 
     /// What was built in: the stores, and the parts that a trait switches.
     package static var parts: [String] {
-        var parts = ["sqlite", "memory"]
+        var parts = ["sqlite", "memory", "redis"]
+        #if Postgres
+        parts.append("postgres")
+        #endif
+        #if MySQL
+        parts.append("mysql")
+        #endif
         #if JWT
         parts.append("jwt")
         #endif

@@ -28,9 +28,11 @@ struct Target: Sendable {
         }
         var problem: UnsafeMutablePointer<CChar>?
         guard let options = PQconninfoParse(kept, &problem) else {
-            let text = problem.map { String(cString: $0) } ?? "out of memory"
+            // libpq's own words repeat parts of the URL, and so perhaps of the password.
             PQfreemem(problem)
-            throw StoreError(.misconfigured, "the store's URL cannot be understood: \(text.trimmed)")
+            throw StoreError(
+                .misconfigured,
+                "the store's URL \(kept.withoutCredentials) cannot be understood. Remedy: write %, /, @, : and ? in user and password as %25, %2F, %40, %3A and %3F, and check the parameters")
         }
         defer { PQconninfoFree(options) }
         var parameters: [(String, String)] = []
@@ -61,6 +63,9 @@ struct Target: Sendable {
     var changeLock: Int64 { lockNumber &+ 3 }
     /// The advisory lock of the one process that makes a segment's filter.
     var filterLock: Int64 { lockNumber &+ 4 }
+
+    /// The advisory lock of the one process that purges.
+    var purgeLock: Int64 { lockNumber &+ 5 }
 
     /// The advisory lock under which a scope's live records are counted.
     func lock(of scope: Scope) -> Int64 {

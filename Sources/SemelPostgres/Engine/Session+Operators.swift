@@ -230,6 +230,19 @@ extension Session {
 
     /// Removes what has outlived its retentions: sealed segments whole, and a part at a time outcomes, and the keys of the
     /// current segment. Rows that somebody holds are left for later.
+    /// ``purge(limit:)``, unless another process is at it.
+    /// - Returns: whether there is more to do.
+    func purgeAlone(limit: Int) throws -> Bool {
+        let lock = shared.target.purgeLock
+        guard try run([.text("SELECT pg_try_advisory_lock(\(lock))")])[0].flag(0, 0) else { return false }
+        let result = Result { try purge(limit: limit) }
+        // With the connection the lock goes too.
+        if case .failure(let error) = result, error is Connection.Lost { throw error }
+        _ = try run([.text("SELECT pg_advisory_unlock(\(lock))")])
+        let report = try result.get()
+        return report.keys + report.outcomes >= limit
+    }
+
     func purge(limit: Int) throws -> PurgeReport {
         var report = PurgeReport(outcomes: 0, keys: try dropOutlived())
         let schema = shared.target.quotedSchema

@@ -103,8 +103,11 @@ final class Session {
         let settings = purpose.settings + [("statement_timeout", limit), ("idle_in_transaction_session_timeout", "60000")]
         let list = settings.map { "set_config('\($0.0)', '\($0.1)', false)" }.joined(separator: ", ")
         do {
-            let rows = try connection.run(
+            let replies = try connection.run(
                 [
+                    // Whatever the server's default becomes meanwhile: what is answered here was synced.
+                    .text("SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off' AND \(shared.durability == .durable)"),
+                    .text("SELECT version FROM \(shared.target.quotedSchema).meta"),
                     .text(
                         """
                         SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on',
@@ -113,7 +116,15 @@ final class Session {
                             pid, (date_part('epoch', backend_start) * 1000000)::bigint, \(list)
                         FROM pg_stat_activity WHERE pid = pg_backend_pid()
                         """)
-                ], within: shared.configuration.connectLimit)[0].get()
+                ], within: shared.configuration.connectLimit)
+            let version = try replies[1].get()
+            if version.count == 1, version.integer(0, 0, as: Int32.self) > Int32(Schema.version) {
+                throw StoreError(
+                    .newerSchema,
+                    "\(shared.target.place): the store's schema has version \(version.text(0, 0)) by now, and this program knows up to \(Schema.version): run the newer program")
+            }
+            _ = try replies[0].get()
+            let rows = try replies[2].get()
             guard rows.count == 1 else {
                 throw StoreError(.misconfigured, "\(shared.target.place): the user does not see its own connection in pg_stat_activity")
             }

@@ -9,6 +9,8 @@ final class Write: @unchecked Sendable {
     let statements: [PostgresStatement]
     let outcome: Outcome
     var result: Result<AtomicResult, any Error>?
+    /// Whether a COMMIT with it was sent and not answered: then nobody may say that nothing happened.
+    var isInDoubt = false
 
     init(_ request: ClaimRequest, _ statements: [PostgresStatement], _ outcome: Outcome) {
         self.request = request
@@ -76,7 +78,10 @@ struct WriteBatch {
                 return .commit(write.outcome)
             }
         } catch {
-            write.result = .failure(shared.error(error))
+            let failure = shared.error(error)
+            write.result = .failure(
+                write.isInDoubt && failure.code == .unavailable
+                    ? StoreError(.indeterminate, failure.message, underlying: failure) : failure)
         }
     }
 
@@ -132,7 +137,12 @@ struct WriteBatch {
         }
         guard inserted.count == rows.count else { throw StaleMap() }
         shared.environment.failpoints.pass(.beforeCommit)
-        _ = try connection.run([.text("COMMIT")], within: session.answerLimit)[0].get()
+        do {
+            _ = try connection.run([.text("COMMIT")], within: session.answerLimit)[0].get()
+        } catch let lost as Connection.Lost {
+            for write in writes { write.isInDoubt = true }
+            throw lost
+        }
         shared.environment.failpoints.pass(.afterCommit)
         var places: [OperationReference: Int] = [:]
         for row in 0..<inserted.count { places[inserted.reference(row, 0)] = row }

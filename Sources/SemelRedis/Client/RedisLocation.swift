@@ -86,7 +86,7 @@ public struct RedisLocation: Hashable, Sendable, CustomStringConvertible {
         guard !rest.isEmpty else { throw wrong("names no host") }
         var endpoints: [Endpoint] = []
         for text in rest.split(separator: ",", omittingEmptySubsequences: false) {
-            guard let endpoint = Endpoint(text) else { throw wrong("names \"\(text)\", which is no host and port") }
+            guard let endpoint = Endpoint(text) else { throw wrong("names a host and port that are none (and \"/\", \"@\" or \":\" in a password must be percent-encoded)") }
             endpoints.append(endpoint)
         }
         self.init(endpoints: endpoints, isCluster: scheme.hasSuffix("+cluster"))

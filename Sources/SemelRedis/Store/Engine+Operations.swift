@@ -41,15 +41,31 @@ extension Engine {
                         request, subjects[index], scopes[request.id.scope]?.number ?? 0, incarnation, mayCreate: true,
                         watches: await isWatched(request.id)))
             }
-            let replies = calls.isEmpty ? [] : try await run(calls)
-            for (index, reply) in zip(wave, replies) {
-                results[index] = try await result(of: reply, requests[index], subjects[index], incarnation)
-            }
+            var failure: StoreError?
+            do throws(StoreError) {
+                let replies = calls.isEmpty ? [] : try await run(calls)
+                for (index, reply) in zip(wave, replies) {
+                    do throws(StoreError) {
+                        results[index] = try await result(of: reply, requests[index], subjects[index], incarnation)
+                    } catch { failure = failure ?? error }
+                }
+            } catch { failure = error }
+            if let failure { throw Self.failure(failure, whereOthersHappened: results.contains { $0 != nil }) }
         }
         for (index, request) in requests.enumerated() where tight.contains(request.id.scope) {
-            results[index] = try await claim(request, subjects[index], scopes[request.id.scope]?.number ?? 0, incarnation)
+            do throws(StoreError) {
+                results[index] = try await claim(request, subjects[index], scopes[request.id.scope]?.number ?? 0, incarnation)
+            } catch {
+                throw Self.failure(error, whereOthersHappened: results.contains { $0 != nil })
+            }
         }
         return results.compactMap(\.self)
+    }
+
+    /// Where some of a batch happened, it cannot be said that nothing did.
+    private static func failure(_ error: StoreError, whereOthersHappened: Bool) -> StoreError {
+        guard whereOthersHappened, error.code != .indeterminate else { return error }
+        return StoreError(.indeterminate, "Some of the batch took effect and some did not: \(error.message)", underlying: error)
     }
 
     /// The positions of a batch in rounds, none of which holds a key twice: what repeats a key meets what the earlier left,
@@ -182,10 +198,20 @@ extension Engine {
             return [try result(of: reply, transitions[0])]
         }
         var results = [TransitionResult](repeating: .superseded, count: transitions.count)
+        let subjects = try transitions.map { transition throws(StoreError) in try subject(transition.id) }
+        var isAnyDone = false
         for wave in Self.waves(transitions.map(\.id)) {
-            var calls: [Call] = []
-            for index in wave { calls.append(call(transitions[index], try subject(transitions[index].id))) }
-            for (index, reply) in zip(wave, try await run(calls)) { results[index] = try result(of: reply, transitions[index]) }
+            let calls = wave.map { call(transitions[$0], subjects[$0]) }
+            var failure: StoreError?
+            do throws(StoreError) {
+                for (index, reply) in zip(wave, try await run(calls)) {
+                    do throws(StoreError) {
+                        results[index] = try result(of: reply, transitions[index])
+                        isAnyDone = true
+                    } catch { failure = failure ?? error }
+                }
+            } catch { failure = error }
+            if let failure { throw Self.failure(failure, whereOthersHappened: isAnyDone) }
         }
         return results
     }

@@ -68,7 +68,7 @@ extension ConfigurationReader {
             }
         default:
             let meant = Spelling.suggestion(for: scheme, among: ["sqlite", "memory"])
-            mistake(node.place, "store", "`\(text)` is not a store", meant.map { "did you mean `\($0 == "sqlite" ? "sqlite:PATH" : $0)`?" } ?? "use sqlite:PATH or memory")
+            mistake(node.place, "store", "`\(text.withoutCredentials)` is not a store", meant.map { "did you mean `\($0 == "sqlite" ? "sqlite:PATH" : $0)`?" } ?? "use sqlite:PATH or memory")
         }
         return nil
     }
