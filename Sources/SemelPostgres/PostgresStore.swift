@@ -341,20 +341,30 @@ public final class PostgresStore: TransactionalStore {
 
     // MARK: Operators
 
+    /// Reads on the connection for everything else. It may have gone while nothing was asked: then the next one is asked.
+    private func reading<Value: Sendable>(_ body: @escaping @Sendable (Session) throws -> Value) async throws(StoreError) -> Value {
+        do throws(StoreError) {
+            return try await aside.submit(body)
+        } catch {
+            guard error.isTransient else { throw error }
+        }
+        return try await aside.submit(body)
+    }
+
     public func operations(_ query: OperationQuery) async throws(StoreError) -> OperationPage {
         if let scope = query.scope, let key = query.key {
-            return try await aside.submit { session in
+            return try await reading { session in
                 let now = try session.serverTime()
                 let found = try session.operation(OperationReference(OperationID(scope: scope, key: key)))
                 let isWanted = found.map { query.matches($0, at: now) && query.cursor == nil } ?? false
                 return OperationPage(operations: isWanted ? [found!] : [], cursor: nil, now: now)
             }
         }
-        return try await aside.submit { try $0.list(query) }
+        return try await reading { try $0.list(query) }
     }
 
     public func operation(_ reference: OperationReference) async throws(StoreError) -> StoredOperation? {
-        try await aside.submit { try $0.operation(reference) }
+        try await reading { try $0.operation(reference) }
     }
 
     public func resolve(
@@ -374,11 +384,11 @@ public final class PostgresStore: TransactionalStore {
     }
 
     public func audit(after sequence: Int64, limit: Int) async throws(StoreError) -> [AuditEntry] {
-        try await aside.submit { try $0.audit(after: sequence, limit: limit) }
+        try await reading { try $0.audit(after: sequence, limit: limit) }
     }
 
     public func policy(_ hash: PolicyHash) async throws(StoreError) -> PinnedPolicy? {
-        try await aside.submit { try $0.shared.policies.policy(hash, $0.connection(), within: $0.answerLimit) }
+        try await reading { try $0.shared.policies.policy(hash, $0.connection(), within: $0.answerLimit) }
     }
 
     @discardableResult

@@ -84,7 +84,7 @@ private func blocking<Value: Sendable>(_ body: @escaping @Sendable () throws -> 
 extension PostgresStore.Configuration {
     /// Few connections: many tests share the server. Patient: a busy machine is not a server that is gone.
     static var forTests: Self {
-        Self(connections: 2, transactions: 2, patience: .seconds(60), connectLimit: .seconds(60), answerLimit: .seconds(60))
+        Self(connections: 2, transactions: 2, purgesEvery: nil, patience: .seconds(60), connectLimit: .seconds(60), answerLimit: .seconds(60))
     }
 }
 

@@ -79,7 +79,7 @@ struct MistakeCase: CustomTestStringConvertible, Sendable {
         MistakeCase("a claims token without scopes", "claims:\n  tokens:\n    - { name: a, token: 0123456789abcdef }\n", line: 3, path: "claims.tokens.a", "no `scopes`", remedy: "scopes"),
         MistakeCase("a certificate without its key", "admin: { listen: 127.0.0.1:1, tls: { certificate: ./none.pem } }\n", line: 1, path: "admin.tls.key", "no `key`", remedy: "key.pem"),
         MistakeCase("a Redis URL without a host", "store: redis://\n", line: 1, path: "store", "names no host", remedy: "redis+cluster://HOST:PORT"),
-        MistakeCase("a PostgreSQL store with a wrong URL", "store: postgres://127.0.0.1/semel?no_such=1\n", line: 1, path: "store", "URL cannot be understood", remedy: "postgres://"),
+        MistakeCase("a PostgreSQL store with a wrong URL", "store: postgres://127.0.0.1/semel?no_such=1\n", line: 1, path: "store", "cannot be understood", remedy: "postgres://"),
         MistakeCase("a misspelt store", "store: sqlit:./a.db\n", line: 1, path: "store", "not a store", remedy: "did you mean `sqlite:PATH`?"),
         MistakeCase("a store without a path", "store: 'sqlite:'\n", line: 1, path: "store", "names no file", remedy: "sqlite:PATH"),
         MistakeCase("an upstream without a scheme", "upstreams:\n  a: 127.0.0.1:9000\n", line: 2, path: "upstreams.a", "does not begin with http", remedy: "http://127.0.0.1:9000"),
