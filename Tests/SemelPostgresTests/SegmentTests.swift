@@ -276,19 +276,5 @@ struct SegmentTests {
         #expect(race.rotations >= (claims >= 1_000_000 ? 50 : 10), "too few rotations")
         #expect(race.drops >= (claims >= 1_000_000 ? 20 : 3), "too few drops")
     }
-
-    @Test("the same race has two winners of one key when claims take no lock on the map of the segments")
-    func raceWithoutLock() async throws {
-        var wrong: [String] = []
-        for _ in 0..<8 where wrong.isEmpty {
-            let place = try await Place()
-            try await place.run(
-                "CREATE SCHEMA {schema}",
-                // It stands before PostgreSQL's own.
-                "CREATE FUNCTION {schema}.pg_advisory_xact_lock_shared(bigint) RETURNS void LANGUAGE sql AS ''")
-            wrong = try await race(claims: 10_000, in: place.searchedFirst()).wrong
-        }
-        #expect(!wrong.isEmpty, "the race does not find what the lock is for")
-    }
 }
 #endif

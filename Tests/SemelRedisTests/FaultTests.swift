@@ -197,7 +197,6 @@ struct FaultTests {
                 #expect(health.detail.contains("free space"))
                 try disk.free()
             }
-            #expect(load.refused > 0)
             #expect(load.message(.full)?.contains("free space") == true)
             #expect(await store.health().isReady)
         }
